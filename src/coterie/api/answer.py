@@ -1,0 +1,191 @@
+"""Answering a generation: the commit point, the stream, and every way in which it can end.
+
+What it promises:
+
+* Status and headers are held back until the first semantic event exists (the commit point). What fails before it is a
+  plain HTTP error; what fails after it ends the stream with the dialect's terminal error, and nothing after.
+* One event is one write. A reader that is slow holds the generation back through the socket; nothing piles up.
+* A client that leaves, before or after the commit point, ends the generation at once.
+* The end of the server ends the stream like any other failure: with its terminal error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from coterie.api.active import ActiveRequest
+from coterie.api.edge import CLIENT_CLOSED, Exchange
+from coterie.api.state import AppState
+from coterie.dialects.chat import ParsedRequest
+from coterie.dialects.chunk_stream import ChunkStream
+from coterie.errors import ApiError
+from coterie.wire.lingua import Chunk
+
+_log = logging.getLogger(__name__)
+
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Fold(Protocol):
+    """What gathers an answer that is not streamed."""
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take a chunk in."""
+        ...
+
+    def end(self) -> dict[str, Any]:
+        """The whole answer. Raises ``ApiError``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DialectMachines:
+    """How a dialect writes answers. Both are called with the answer's id, its time and its model."""
+
+    id_prefix: str
+    stream: Callable[..., ChunkStream]
+    fold: Callable[..., Fold]
+
+
+class GenerationAnswer:
+    """An ASGI application that answers one parsed request."""
+
+    def __init__(self, state: AppState, parsed: ParsedRequest, machines: DialectMachines) -> None:
+        self._state = state
+        self._parsed = parsed
+        self._machines = machines
+        self._model = parsed.generation.model
+        self._chunks = state.router.provider_of(self._model).generate(parsed.generation)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Generate and answer."""
+        exchange: Exchange = scope["coterie.exchange"]
+        async with contextlib.aclosing(self._chunks), attended(self._state, exchange, receive) as request:
+            await (self._stream(exchange, request) if self._parsed.stream else self._plain(exchange))
+            self._state.metrics.latency.labels(self._model).observe(time.perf_counter() - exchange.started_s)
+
+    def _new(self, make: Callable[..., Any], **options: Any) -> Any:
+        answer_id = f"{self._machines.id_prefix}{uuid.uuid4().hex}"
+        return make(answer_id, int(time.time()), self._model, choices=self._parsed.choices, **options)
+
+    async def _plain(self, exchange: Exchange) -> None:
+        fold: Fold = self._new(self._machines.fold)
+        async for chunk in self._chunks:
+            fold.feed(chunk)
+        answer = fold.end()
+        self._state.metrics.count_usage(self._model, answer["usage"])
+        await send_json(exchange, orjson.dumps(answer))
+
+    async def _stream(self, exchange: Exchange, request: ActiveRequest) -> None:
+        machine: ChunkStream = self._new(self._machines.stream, include_usage=self._parsed.include_usage)
+        writer = _Writer(exchange)
+        try:
+            await self._relay(machine, writer)
+            tail = machine.end()
+        except ApiError as error:
+            tail = _last_words(machine, error, writer)
+        except asyncio.CancelledError:
+            if request.failure is None or not writer.begun:
+                raise
+            request.task.uncancel()
+            tail = _last_words(machine, request.failure, writer)
+        except Exception:
+            if not writer.begun:
+                raise
+            # After the commit point nobody else can tell the client; the edge does the same before it.
+            _log.exception("unexpected exception in a stream")
+            tail = _last_words(machine, ApiError("internal_error"), writer)
+        await writer.finish(tail)
+        # Only now: whatever goes wrong from here on, the stream has its end.
+        if machine.usage:
+            self._state.metrics.count_usage(self._model, machine.usage)
+
+    async def _relay(self, machine: ChunkStream, writer: _Writer) -> None:
+        async for chunk in self._chunks:
+            for event in machine.feed(chunk):
+                if not writer.begun:
+                    elapsed_s = time.perf_counter() - writer.exchange.started_s
+                    self._state.metrics.first_token.labels(self._model).observe(elapsed_s)
+                await writer.write(event)
+
+
+@contextlib.asynccontextmanager
+async def attended(state: AppState, exchange: Exchange, receive: Receive) -> AsyncIterator[ActiveRequest]:
+    """Work on an answer while somebody waits for it: a client that leaves, or the server's stop, cancels the work.
+
+    Raises the failure that the server's stop is; swallows the cancellation for a client that has gone.
+    """
+    request = state.active.enter()
+    watcher = asyncio.create_task(_watch(receive, request))
+    try:
+        yield request
+    except asyncio.CancelledError:
+        if request.failure is not None:
+            request.task.uncancel()
+            raise request.failure from None
+        if not request.client_gone:
+            raise
+        request.task.uncancel()
+        exchange.outcome = CLIENT_CLOSED
+    finally:
+        watcher.cancel()
+        state.active.leave(request)
+
+
+async def send_json(exchange: Exchange, body: bytes) -> None:
+    """A whole JSON answer with status 200."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await exchange.send({"type": "http.response.body", "body": body})
+
+
+class _Writer:
+    """The body of a stream; the head goes out with the first event."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.begun = False
+
+    async def write(self, event: bytes) -> None:
+        await self._begin()
+        await self.exchange.send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def finish(self, events: list[bytes]) -> None:
+        for event in events:
+            await self.write(event)
+        await self._begin()
+        await self.exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _begin(self) -> None:
+        if not self.begun:
+            self.begun = True
+            await self.exchange.send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+
+
+def _last_words(machine: ChunkStream, error: ApiError, writer: _Writer) -> list[bytes]:
+    """The events that end a stream with ``error``. Raises it where nothing was sent yet."""
+    if not writer.begun:
+        raise error
+    writer.exchange.note(error)
+    return machine.fail(error, writer.exchange.request_id)
+
+
+async def _watch(receive: Receive, request: ActiveRequest) -> None:
+    """Wait for the client to leave. (The body was read, so nothing else can come.)"""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    request.end_for_client()

@@ -1,0 +1,40 @@
+"""API keys from the configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from coterie.errors import ApiError
+
+
+class KeyRing:
+    """The keys that are let in; with none, everybody is.
+
+    Only digests are kept, and a key is compared with every one of them in constant time, so neither the length nor the
+    place nor the beginning of a right key can be measured.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._digests = tuple(_digest(key.encode("utf-8", "surrogateescape")) for key in keys)
+
+    def check(self, authorization: str | None) -> None:
+        """Raise ``ApiError`` ``invalid_api_key`` unless the header carries one of the keys."""
+        if not self._digests:
+            return
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            reason = (
+                "You didn't provide an API key. You need to provide your API key in an Authorization header using "
+                "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+            )
+            raise ApiError("invalid_api_key", reason=reason)
+        # The header was read as Latin-1; its bytes are what the client sent.
+        given = _digest(key.strip().encode("latin-1", "replace"))
+        if not any([hmac.compare_digest(given, digest) for digest in self._digests]):  # noqa: C419 - never stop early
+            raise ApiError("invalid_api_key", reason="Incorrect API key provided.")
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,263 @@
+"""HTTP/1.1 at the socket: uvicorn's protocol, with bounds on what comes before a request exists.
+
+uvicorn reads headers without end, answers broken HTTP in plain text, waits for ever for a connection that says nothing,
+tells only the newest of several pipelined requests that their client has gone, and loses the body of a request that
+offers to change the protocol. Here:
+
+* the head of a request (its first line and headers) has a limit in bytes and in seconds; so has the first byte of a
+  new connection. (The seconds do not count while an answer is being written: the socket may not be read then.)
+* what is not HTTP gets the catalogue's error and a closed connection; where an answer has begun, it is cut;
+* a body that nobody reads, because its request was refused, is thrown away up to a limit in bytes and in seconds, so
+  that the client can finish sending and read the answer, also where the connection closes after it;
+* beyond a number of connections a new one is closed at once;
+* a client that reads nothing for a while, though there is something to read, is cut off: it would hold a slot for ever;
+* a client that goes ends the request that is being answered, however many it has sent;
+* an offer to change the protocol (Java's client makes it with every request) is ignored, as RFC 9110, 7.8 allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from typing import Any, cast
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from coterie.config import LimitSettings
+from coterie.errors import ApiError
+from coterie.errors.render import http_body, http_headers
+
+_UNREAD_FACTOR = 4
+"""Times the body limit that a refused request may still send."""
+
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""Headers that say how long a body is."""
+
+
+def bounded_protocol(limits: LimitSettings) -> type[HttpToolsProtocol]:
+    """A protocol class with these limits, for ``uvicorn.Config(http=...)``."""
+    return type("BoundedProtocol", (BoundedProtocol,), {"limits": limits})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """See the module. Use :func:`bounded_protocol`."""
+
+    limits: LimitSettings
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._body_open = False
+        """Whether the body of the newest request is still coming; if not, what comes belongs to a head."""
+        self._head_begun = False
+        self._head_bytes = 0
+        self._heads = 0
+        self._unread_bytes = 0
+        self._lingering = False
+        self._data = self._unparsed = b""
+        self._repeating_head = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or close it where there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+            return
+        self._arm(self.limits.header_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """No more deadlines; and tell the request that is being answered, which need not be the newest."""
+        self._disarm()
+        self._reading_again()
+        super().connection_lost(exc)
+        cycle = self._answering
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we write: from now on it must read something within the limit."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(self.limits.write_timeout_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read what there was."""
+        self._reading_again()
+        super().resume_writing()
+
+    def _reading_again(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def data_received(self, data: bytes) -> None:
+        """Count what is a head and what nobody reads, and parse the rest."""
+        if not self._body_open and self._timer is None:
+            self._arm(self.limits.header_timeout_s)
+        heads, from_a_head = self._heads, not self._body_open
+        self._parse(data)
+        if self.transport.is_closing():
+            return
+        if self._body_open:
+            self._count_unread(len(data))
+        elif from_a_head and heads == self._heads:  # else it ended something else first, and one read is bounded
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.header_bytes:
+                self._refuse_head()
+
+    def _parse(self, data: bytes) -> None:
+        self._unparsed = data
+        while self._unparsed:
+            self._data, self._unparsed = self._unparsed, b""
+            super().data_received(self._data)
+        self._data = b""
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called where the parser has stopped behind the head of a request that offers to change the protocol.
+
+        Another parser is told the part of the head that frames the body, and goes on with it.
+        """
+        stop = sys.exception()
+        assert isinstance(stop, httptools.HttpParserUpgrade)
+        self._unparsed = self._data[stop.args[0] :]
+        framing = [name + b": " + value for name, value in self.headers if name in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        self._repeating_head = True
+        self.parser.feed_data(b"\r\n".join((b"POST / HTTP/1.1", *framing, b"", b"")))
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the first line."""
+        if not self._repeating_head:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        if not self._repeating_head:
+            super().on_header(name, value)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        if self._repeating_head:
+            return
+        self._head_begun = True
+        self._head_bytes = 0
+        self._arm(self.limits.header_timeout_s)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if self._repeating_head:
+            self._repeating_head = False
+            return
+        self._heads += 1
+        self._head_begun, self._body_open = False, True
+        self._unread_bytes = 0
+        self._disarm()
+        super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _LingeringTransport(self))
+
+    def on_message_complete(self) -> None:
+        """The request is whole; the next head may begin whenever it likes (uvicorn bounds the idle time)."""
+        if self.parser.should_upgrade():
+            return  # it is not: see _unsupported_upgrade_warning
+        self._body_open = False
+        super().on_message_complete()
+        if self._lingering:
+            self.transport.close()
+        elif self._refused():  # uvicorn's idle time has ended with the first byte that came after the answer
+            self._arm(self.limits.header_timeout_s)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._close_with(ApiError("invalid_http_request"))
+
+    def linger(self) -> None:
+        """Close after an answer, but not before its request was read: the client would lose the answer."""
+        if not self._body_open or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._lingering = True
+        self.transport.write_eof()
+        self._arm(self.limits.body_timeout_s)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _busy(self) -> bool:
+        """Whether a request is being answered."""
+        return self._answering is not None and not self._answering.response_complete
+
+    def _refused(self) -> bool:
+        """Whether the newest request is answered, though its body was still coming."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and cycle.response_complete
+
+    def _count_unread(self, size: int) -> None:
+        if not self._refused():
+            return
+        if self._timer is None:
+            self._arm(self.limits.body_timeout_s)
+        self._unread_bytes += size
+        if self._unread_bytes > _UNREAD_FACTOR * self.limits.body_bytes:
+            self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        limits = self.limits
+        self._close_with(
+            ApiError("headers_too_large", limit=limits.header_bytes, limit_s=f"{limits.header_timeout_s:g}")
+        )
+
+    def _arm(self, limit_s: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(limit_s, self._is_late)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_late(self) -> None:
+        if self._busy():
+            self._arm(self.limits.header_timeout_s)
+        elif self._head_begun:
+            self._refuse_head()
+        else:
+            self.transport.close()
+
+    def _close_with(self, error: ApiError) -> None:
+        """Write an answer outside of any request, and close. Nothing is written into an answer that has begun."""
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        if not (self._busy() and self._answering is not None and self._answering.response_started):
+            self.transport.write(_answer(error))
+        self.transport.close()
+
+
+class _LingeringTransport:
+    """What uvicorn's answering sees of the transport: to close is to linger."""
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self.close = protocol.linger
+
+
+def _answer(error: ApiError) -> bytes:
+    request_id = f"req_{uuid.uuid4().hex}"
+    body = http_body(error, request_id)
+    headers = {**http_headers(error, request_id), "content-length": str(len(body)), "connection": "close"}
+    head = [
+        f"HTTP/1.1 {error.status} {_REASONS[error.status]}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join((*head, "", "")).encode("latin-1") + body
+
+
+_REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large"}

@@ -1,0 +1,181 @@
+"""Every route, one table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coterie.api.answer import DialectMachines, GenerationAnswer, attended, send_json
+from coterie.api.body import read_object
+from coterie.api.openapi import PAGE, openapi
+from coterie.api.state import AppState
+from coterie.dialects.chat import ParsedRequest, parse_chat
+from coterie.dialects.chat_fold import ChatFold
+from coterie.dialects.chat_stream import ChatStream
+from coterie.dialects.completions import CompletionFold, CompletionStream, parse_completion
+from coterie.dialects.embeddings import parse_embeddings, render_embeddings
+from coterie.errors import ApiError
+from coterie.observe.metrics import CONTENT_TYPE
+from coterie.providers.base import ModelCard
+from coterie.version import __version__
+
+CHAT = DialectMachines("chatcmpl-", ChatStream, ChatFold)
+COMPLETIONS = DialectMachines("cmpl-", CompletionStream, CompletionFold)
+
+Handler = Callable[[Request, AppState], Awaitable[ASGIApp]]
+
+
+def make_router(state: AppState) -> Router:
+    """The application without its edge."""
+    routes = [
+        _route(state, "/v1/chat/completions", chat_completions, "POST"),
+        _route(state, "/v1/completions", completions, "POST"),
+        _route(state, "/v1/embeddings", embeddings, "POST"),
+        _route(state, "/v1/models", list_models),
+        _route(state, "/v1/models/{model:path}", retrieve_model),
+        _route(state, "/metrics", metrics),
+        _route(state, "/status", status),
+        _route(state, "/health", health, public=True),
+        _route(state, "/ready", ready, public=True),
+        _route(state, "/version", version, public=True),
+        _route(state, "/openapi.json", openapi_json, public=True),
+        _route(state, "/docs", docs, public=True),
+    ]
+    return Router(routes, redirect_slashes=False, default=_not_found)
+
+
+async def chat_completions(request: Request, state: AppState) -> ASGIApp:
+    """``POST /v1/chat/completions``."""
+    parsed = parse_chat(await read_object(request, state.settings.limits), state.dialect_limits)
+    return _generation(state, parsed, CHAT)
+
+
+async def completions(request: Request, state: AppState) -> ASGIApp:
+    """``POST /v1/completions``."""
+    parsed = parse_completion(await read_object(request, state.settings.limits), state.dialect_limits)
+    return _generation(state, parsed, COMPLETIONS)
+
+
+async def embeddings(request: Request, state: AppState) -> ASGIApp:
+    """``POST /v1/embeddings``."""
+    parsed = parse_embeddings(await read_object(request, state.settings.limits))
+    provider = state.router.provider_of(parsed.embedding.model)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = scope["coterie.exchange"]
+        async with attended(state, exchange, receive):
+            embedded = await provider.embed(parsed.embedding)
+            await send_json(exchange, orjson.dumps(render_embeddings(parsed, embedded)))
+
+    return answer
+
+
+async def list_models(request: Request, state: AppState) -> ASGIApp:
+    """``GET /v1/models``."""
+    return _json({"object": "list", "data": [_card(card) for card in state.router.models()]})
+
+
+async def retrieve_model(request: Request, state: AppState) -> ASGIApp:
+    """``GET /v1/models/{model}``."""
+    return _json(_card(state.router.card(request.path_params["model"])))
+
+
+async def metrics(request: Request, state: AppState) -> ASGIApp:
+    """``GET /metrics``."""
+    return Response(state.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def status(request: Request, state: AppState) -> ASGIApp:
+    """``GET /status``: what ``coterie status`` shows."""
+    return _json(
+        {
+            "version": __version__,
+            "started_at": state.started_at,
+            "ready": _is_ready(state),
+            "active_requests": len(state.active),
+            "engines": state.router.status(),
+        }
+    )
+
+
+async def health(request: Request, state: AppState) -> ASGIApp:
+    """``GET /health``: the process is alive."""
+    return _json({"status": "ok"})
+
+
+async def ready(request: Request, state: AppState) -> ASGIApp:
+    """``GET /ready``: a request that came now could be served."""
+    if state.active.draining:
+        raise state.active.shutting_down()
+    if not _is_ready(state):
+        # Nobody knows how long a load takes: as long again as it has taken so far is a fair guess.
+        raise ApiError("not_ready", retry_after_s=min(10.0, max(1.0, time.time() - state.started_at)))
+    return _json({"status": "ready"})
+
+
+async def version(request: Request, state: AppState) -> ASGIApp:
+    """``GET /version``."""
+    return _json({"version": __version__})
+
+
+async def openapi_json(request: Request, state: AppState) -> ASGIApp:
+    """``GET /openapi.json``."""
+    return Response(openapi(), media_type="application/json")
+
+
+async def docs(request: Request, state: AppState) -> ASGIApp:
+    """``GET /docs``: a page to read ``/openapi.json``."""
+    return Response(PAGE, media_type="text/html")
+
+
+def _is_ready(state: AppState) -> bool:
+    return state.router.ready() and not state.active.draining
+
+
+def _generation(state: AppState, parsed: ParsedRequest, machines: DialectMachines) -> ASGIApp:
+    return GenerationAnswer(state, parsed, machines)
+
+
+def _card(card: ModelCard) -> dict[str, Any]:
+    return {"id": card.id, "object": "model", "created": card.created, "owned_by": card.owned_by}
+
+
+def _json(value: Any) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
+
+
+def _route(state: AppState, path: str, handler: Handler, method: str = "GET", *, public: bool = False) -> Route:
+    """A route; all but public ones need a key, where the server has keys."""
+
+    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["coterie.route"] = path
+        exchange = scope["coterie.exchange"]
+        exchange.scope["coterie.route"] = path
+        request = Request(scope, receive)
+        if not public:
+            state.keys.check(request.headers.get("authorization"))
+        answer = await handler(request, state)
+        await answer(scope, receive, send)
+
+    return Route(path, _AsgiEndpoint(endpoint), methods=[method])
+
+
+class _AsgiEndpoint:
+    """Starlette takes an object for an ASGI application, and a function for a request handler."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ApiError("not_found", method=scope.get("method", "GET"), path=scope["path"])

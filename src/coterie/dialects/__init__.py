@@ -1,0 +1,1 @@
+"""Pure: request models, translation, stream state machines and their validators."""

@@ -1,0 +1,72 @@
+"""Chunks of the lingua franca into one ``chat.completion``. Pure. Whole or a failure, by the same rules as a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.dialects.choices import Choices
+from coterie.wire.lingua import Chunk
+
+
+class ChatFold:
+    """Gathers the answer of ``choices`` choices. ``created`` is Unix time in seconds."""
+
+    def __init__(self, answer_id: str, created: int, model: str, *, choices: int) -> None:
+        self._choices = Choices(choices)
+        self._messages = [_Message() for _ in range(choices)]
+        self._head = {"id": answer_id, "object": "chat.completion", "created": created, "model": model}
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take ``chunk`` in. Raises ``ApiError``."""
+        for choice in self._choices.admit(chunk):
+            self._messages[choice["index"]].add(choice)
+
+    def end(self) -> dict[str, Any]:
+        """The whole answer. Raises ``ApiError`` where it is not whole."""
+        self._choices.check_whole()
+        choices = [message.choice(index) for index, message in enumerate(self._messages)]
+        return {**self._head, "choices": choices, "usage": self._choices.usage}
+
+
+class _Message:
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self._logprobs: dict[str, list[dict[str, Any]]] = {"content": [], "refusal": []}
+        self._finish: str | None = None
+
+    def add(self, choice: dict[str, Any]) -> None:
+        for name, value in choice["delta"].items():
+            if name == "tool_calls":
+                for fragment in value:
+                    self._add_call(fragment)
+            else:
+                self._texts.setdefault(name, []).append(value)
+        for name, entries in (choice["logprobs"] or {}).items():
+            self._logprobs[name] += entries or []
+        self._finish = choice["finish_reason"] or self._finish
+
+    def choice(self, index: int) -> dict[str, Any]:
+        texts = {name: "".join(parts) for name, parts in self._texts.items()}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": texts.pop("content", None if self._calls else ""),
+            "refusal": texts.pop("refusal", None),
+            **texts,
+        }
+        if self._calls:
+            message["tool_calls"] = self._calls
+        logprobs = {name: entries or None for name, entries in self._logprobs.items()}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": logprobs if any(logprobs.values()) else None,
+            "finish_reason": self._finish,
+        }
+
+    def _add_call(self, fragment: dict[str, Any]) -> None:
+        function = fragment["function"]
+        if fragment["index"] == len(self._calls):
+            self._calls.append({"id": fragment["id"], "type": "function", "function": dict(function)})
+        else:
+            self._calls[-1]["function"]["arguments"] += function["arguments"]

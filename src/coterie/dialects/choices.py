@@ -1,0 +1,195 @@
+"""What every dialect's stream machine knows about the choices of an answer. Pure.
+
+A choice goes through ``NEW → OPEN → FINISHED``:
+
+=========  ======================  ==================  ==========
+state      delta                   finish reason       end
+=========  ======================  ==================  ==========
+NEW        OPEN                    FINISHED            broken off
+OPEN       OPEN                    FINISHED            broken off
+FINISHED   against the protocol    against the same    good
+=========  ======================  ==================  ==========
+
+Its tool calls are numbered from 0 and do not mix; the first fragment of each has its id and name, and a later one may
+only repeat them. An answer is whole when every choice that was asked for is FINISHED and the usage has come.
+
+Whatever else a provider does is its failure: ``upstream_protocol_error`` for what may not be sent,
+``upstream_stream_interrupted`` for an end that nobody announced. So no answer that is not whole can look like a
+success, and what :meth:`Choices.admit` returns can be written as it is: every field has its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, NoReturn
+
+from coterie.errors import ApiError
+from coterie.wire.lingua import Chunk
+
+FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
+"""``finish_reason`` of OpenAI's specification, less ``function_call``: requests with ``functions`` are refused."""
+
+_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+class ChoiceState(Enum):
+    """See the module's table."""
+
+    NEW = 0
+    OPEN = 1
+    FINISHED = 2
+
+
+@dataclass(slots=True)
+class _Choice:
+    state: ChoiceState = ChoiceState.NEW
+    calls: int = 0
+    head: tuple[str, str] = ("", "")
+    """Id and name of the last tool call."""
+
+
+class Choices:
+    """The states of ``count`` choices, and the usage of the answer. ``calls``: whether there may be tool calls."""
+
+    def __init__(self, count: int, *, calls: bool = True) -> None:
+        self._choices = [_Choice() for _ in range(count)]
+        self._calls = calls
+        self.usage: dict[str, Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its finish reason."""
+        return all(choice.state is ChoiceState.FINISHED for choice in self._choices)
+
+    def admit(self, chunk: Chunk) -> list[dict[str, Any]]:
+        """The choices of ``chunk`` that say something, after checking them. Raises ``ApiError``.
+
+        Each has ``index``, ``delta`` (without its role, and without what is empty), ``logprobs``, ``finish_reason`` and
+        ``first``: whether nothing was said for this choice before.
+        """
+        if chunk.get("usage"):
+            self.usage = _checked_usage(chunk["usage"])
+        said = (self._admit(entry) for entry in _objects(chunk.get("choices"), "choices"))
+        return [choice for choice in said if choice is not None]
+
+    def check_whole(self) -> None:
+        """Raise ``ApiError`` where the answer is not whole."""
+        if not self.finished:
+            raise ApiError("upstream_stream_interrupted", detail="a choice has no finish reason")
+        if self.usage is None:
+            raise ApiError("upstream_stream_interrupted", detail="no usage")
+
+    def _admit(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+        index = entry.get("index")
+        if type(index) is not int or not 0 <= index < len(self._choices):
+            _refuse(f"choice index {index!r}")
+        choice, finish = self._choices[index], entry.get("finish_reason")
+        delta = dict(self._delta(choice, entry.get("delta") or {}))
+        logprobs = _checked_logprobs(entry.get("logprobs"))
+        if not delta and not logprobs and finish is None:
+            return None
+        first = _move(choice, finish, f"choice {index}")
+        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, "first": first}
+
+    def _delta(self, choice: _Choice, delta: Any) -> Iterator[tuple[str, Any]]:
+        if not isinstance(delta, dict):
+            _refuse("a delta that is no object")
+        for name, value in delta.items():
+            if not value or name == "role":
+                continue
+            if name == "tool_calls" and self._calls:
+                yield name, [_fragment(choice, fragment) for fragment in _objects(value, name)]
+            elif isinstance(value, str):
+                yield name, _checked_text(value)
+            elif name in ("content", "refusal", "tool_calls", "function_call"):
+                _refuse(f"'{name}' in a delta is {type(value).__name__}")
+
+
+def _refuse(detail: str) -> NoReturn:
+    raise ApiError("upstream_protocol_error", detail=detail)
+
+
+def _move(choice: _Choice, finish: Any, name: str) -> bool:
+    """Take one step of the module's table. Returns whether it was the first."""
+    before = choice.state
+    if before is ChoiceState.FINISHED:
+        _refuse(f"{name} goes on after its finish reason")
+    if finish is not None and (not isinstance(finish, str) or finish not in FINISH_REASONS):
+        _refuse(f"finish reason {finish!r}")
+    if finish == "tool_calls" and not choice.calls:
+        _refuse(f"{name} finishes with a tool call that it does not have")
+    choice.state = ChoiceState.OPEN if finish is None else ChoiceState.FINISHED
+    return before is ChoiceState.NEW
+
+
+def _fragment(choice: _Choice, fragment: dict[str, Any]) -> dict[str, Any]:
+    """A fragment of a tool call with exactly the fields that its place in the call asks for."""
+    index, function = fragment.get("index"), fragment.get("function") or {}
+    if not isinstance(function, dict) or fragment.get("type") not in (None, "function"):
+        _refuse("a tool call that is no call of a function")
+    identity, name, arguments = map(
+        _optional_text, (fragment.get("id"), function.get("name"), function.get("arguments"))
+    )
+    if type(index) is int and index == choice.calls and identity and name:
+        choice.calls, choice.head = choice.calls + 1, (identity, name)
+        head = {"index": index, "id": identity, "type": "function"}
+        return {**head, "function": {"name": name, "arguments": arguments}}
+    if type(index) is not int or index < 0 or index != choice.calls - 1:
+        _refuse(f"tool call {index!r} after {choice.calls} calls, with id {identity!r} and name {name!r}")
+    if identity not in ("", choice.head[0]) or name not in ("", choice.head[1]):
+        _refuse(f"tool call {index} changes its id or name")
+    return {"index": index, "function": {"arguments": arguments}}
+
+
+def _optional_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        _refuse(f"a tool call's text is {type(value).__name__}")
+    return _checked_text(value)
+
+
+def _checked_text(text: str) -> str:
+    """``text``, which may be anything that UTF-8 can write."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            _refuse("a text with a lone surrogate")
+    return text
+
+
+def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        _refuse(f"'{name}' is no list of objects")
+    return value
+
+
+def _checked_usage(usage: Any) -> dict[str, Any]:
+    counts: list[Any] = [usage.get(name) for name in _COUNTS] if isinstance(usage, dict) else [None]
+    if not all(type(count) is int and count >= 0 for count in counts) or counts[0] + counts[1] != counts[2]:
+        _refuse(f"usage {usage!r:.200}")
+    return dict(usage)
+
+
+def _checked_logprobs(logprobs: Any) -> dict[str, Any] | None:
+    """``logprobs`` where there are any."""
+    if not logprobs:
+        return None
+    if not isinstance(logprobs, dict):
+        _refuse("'logprobs' is no object")
+    entries = [entry for name in ("content", "refusal") for entry in _objects(logprobs.get(name), name)]
+    for entry in entries:
+        if not all(_is_logprob(one) for one in (entry, *_objects(entry.get("top_logprobs", 0), "top_logprobs"))):
+            _refuse("an entry of 'logprobs' has no token or no number")
+    return {"content": logprobs.get("content"), "refusal": logprobs.get("refusal")} if entries else None
+
+
+def _is_logprob(entry: dict[str, Any]) -> bool:
+    token, logprob = entry.get("token"), entry.get("logprob")
+    is_number = isinstance(logprob, int | float) and not isinstance(logprob, bool)
+    return isinstance(token, str) and _checked_text(token) is token and is_number

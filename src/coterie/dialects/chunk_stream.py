@@ -1,0 +1,98 @@
+"""Chunks of the lingua franca into the events of a stream, as far as chat and text completions share it. Pure.
+
+The rules of what comes out, for any chunks that go in:
+
+* every event is ``data: {json}`` and a blank line, LF only; nothing else is ever written (``event:``, ``id:``,
+  ``retry:`` each break an official SDK);
+* all chunks have the same ``id``, ``created`` and ``model``;
+* where usage was asked for, every chunk has ``usage: null`` and the last before ``[DONE]`` has it, with no choices;
+* the stream ends exactly once: by :meth:`end` with every choice finished, or by :meth:`fail` with one error frame
+  and no finish reason after it; both send ``[DONE]`` last. After the end, every method returns nothing;
+* a stream does not both succeed and fail: the finish reason that makes the answer look whole is held back until
+  :meth:`end` has found that it is.
+
+``feed`` raises ``ApiError`` for chunks that break the rules of :mod:`coterie.dialects.choices`; the caller then fails
+the stream with it. It returns nothing until something semantic came, so whoever holds the HTTP status until the first
+event holds it until there is an answer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import orjson
+
+from coterie.dialects.choices import Choices
+from coterie.errors import ApiError
+from coterie.errors.render import DONE, chat_frames
+from coterie.wire.lingua import Chunk
+
+
+class ChunkStream(ABC):
+    """The stream of one answer with ``choices`` choices. ``created`` is Unix time in seconds."""
+
+    kind: str
+    """The ``object`` of each chunk."""
+    calls = True
+    """Whether the dialect has tool calls."""
+
+    def __init__(self, answer_id: str, created: int, model: str, *, choices: int, include_usage: bool) -> None:
+        self._choices = Choices(choices, calls=self.calls)
+        self._held: dict[str, Any] | None = None
+        self._include_usage = include_usage
+        self._ended = False
+        self._head: dict[str, Any] = {"id": answer_id, "object": self.kind, "created": created, "model": model}
+
+    @abstractmethod
+    def wire_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice as the dialect writes it; ``choice`` comes from :meth:`Choices.admit`."""
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        """The usage of a whole answer; empty before it came."""
+        return self._choices.usage or {}
+
+    def feed(self, chunk: Chunk) -> list[bytes]:
+        """The events for ``chunk``. Raises ``ApiError``."""
+        if self._ended:
+            return []
+        said = self._choices.admit(chunk)
+        if said and self._choices.finished:
+            said[-1:] = self._hold(said[-1])
+        return [self._choice_event(choice) for choice in said]
+
+    def end(self) -> list[bytes]:
+        """The events that end a whole answer. Raises ``ApiError`` where it is not whole."""
+        if self._ended:
+            return []
+        self._choices.check_whole()
+        self._ended = True
+        events = [] if self._held is None else [self._choice_event(self._held)]
+        if self._include_usage:
+            events.append(self._event(choices=[], usage=self._choices.usage))
+        return [*events, DONE]
+
+    def fail(self, error: ApiError, request_id: str) -> list[bytes]:
+        """The events that end an answer which failed."""
+        if self._ended:
+            return []
+        self._ended = True
+        return list(chat_frames(error, request_id))
+
+    def _hold(self, last: dict[str, Any]) -> list[dict[str, Any]]:
+        """Keep the last finish reason for :meth:`end`; returns what else ``last`` says."""
+        if not last["delta"] and not last["logprobs"]:
+            self._held = last
+            return []
+        self._held = {**last, "delta": {}, "logprobs": None, "first": False}
+        return [{**last, "finish_reason": None}]
+
+    def _choice_event(self, choice: dict[str, Any]) -> bytes:
+        return self._event(choices=[self.wire_choice(choice)])
+
+    def _event(self, *, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
+        chunk = {**self._head, "choices": choices}
+        if self._include_usage:
+            chunk["usage"] = usage
+        return b"data: " + orjson.dumps(chunk) + b"\n\n"

@@ -1,0 +1,1 @@
+"""What runs a model: load, generate, cancel, unload."""

@@ -1,0 +1,5 @@
+"""Every failure there is, and how each dialect says it. Knows no other room."""
+
+from coterie.errors.catalogue import CATALOGUE, ApiError, Entry, Fault, Retry, lookup
+
+__all__ = ["CATALOGUE", "ApiError", "Entry", "Fault", "Retry", "lookup"]

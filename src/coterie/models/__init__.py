@@ -1,0 +1,1 @@
+"""Model files: the catalogue, and what lies in the store."""

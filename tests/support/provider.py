@@ -1,0 +1,102 @@
+"""A provider that does what a test tells it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from typing import Any
+
+from coterie.providers.base import ModelCard
+from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
+
+Step = Chunk | BaseException | asyncio.Event
+"""A chunk is yielded, an exception raised, an event awaited."""
+
+SECRET = "SECRET /etc/x"
+"""Text of exceptions, which no client may ever see."""
+
+
+def delta(content: str, index: int = 0) -> Chunk:
+    return {"choices": [{"index": index, "delta": {"content": content}, "finish_reason": None}]}
+
+
+def role(index: int = 0) -> Chunk:
+    return {"choices": [{"index": index, "delta": {"role": "assistant"}, "finish_reason": None}]}
+
+
+def finish(reason: str = "stop", index: int = 0) -> Chunk:
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": reason}]}
+
+
+def usage(prompt: int = 3, completion: int = 2) -> Chunk:
+    total = prompt + completion
+    return {
+        "choices": [],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total},
+    }
+
+
+WHOLE: tuple[Chunk, ...] = (delta("Hel"), delta("lo"), finish(), usage())
+"""A good answer: "Hello"."""
+
+
+class ScriptedProvider:
+    """Serves ``model`` by playing ``script``, the same for each request."""
+
+    def __init__(self, script: Iterable[Step] = WHOLE, *, model: str = "m") -> None:
+        self.script = script
+        self.model = model
+        self.pulled = 0
+        """Chunks that were taken."""
+        self.asked = asyncio.Event()
+        """Set when a request begins to generate."""
+        self.closed = asyncio.Event()
+        """Set when a generator has ended, in whatever way."""
+        self.generations: list[Generation] = []
+        self.vectors = [[0.5, -1.0]]
+        self.embed_failure: Exception | None = None
+        self.embed_gate: asyncio.Event | None = None
+        self.is_ready = True
+        self.calls: list[str] = []
+
+    def models(self) -> list[ModelCard]:
+        return [ModelCard(self.model, 1_700_000_000, "tests")]
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        self.generations.append(generation)
+        self.asked.set()
+        try:
+            for step in self.script:
+                if isinstance(step, BaseException):
+                    raise step
+                if isinstance(step, asyncio.Event):
+                    await step.wait()
+                    continue
+                self.pulled += 1
+                yield step
+        finally:
+            self.closed.set()
+
+    async def embed(self, embedding: Embedding) -> Embedded:
+        self.asked.set()
+        try:
+            if self.embed_gate is not None:
+                await self.embed_gate.wait()
+            if self.embed_failure is not None:
+                raise self.embed_failure
+            return Embedded(self.vectors, 7)
+        finally:
+            self.closed.set()
+
+    def status(self) -> list[dict[str, Any]]:
+        row = {"model": self.model, "task": "generate", "state": "ready", "pid": 1}
+        return [{**row, "slots": 4, "running": 1, "waiting": 2, "loads": 3}]
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    async def start(self) -> None:
+        self.calls.append("start")
+
+    async def stop(self) -> None:
+        self.calls.append("stop")

@@ -1,0 +1,384 @@
+"""How answers end: before the commit point, after it, by the client, by the server's stop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from tests.support.provider import SECRET, WHOLE, ScriptedProvider, Step, delta, finish, role, usage
+from tests.support.waiting import until
+from tests.support.web import CHAT, COMPLETION, EMBEDDINGS, STREAM, AsgiCall, client, get, post, serving, settings
+
+from coterie.api.app import make_app, make_state
+from coterie.api.edge import CLIENT_CLOSED
+from coterie.dialects.chat_validator import judge
+from coterie.errors import ApiError
+from coterie.wire.lingua import Chunk, Generation
+
+CHAT_PATH = "/v1/chat/completions"
+
+COMMITTED = (delta("Hel"),)
+"""What a provider says before it fails in mid-stream."""
+
+SAYS_NOTHING: dict[str, Sequence[Chunk]] = {
+    "no chunk": (),
+    "a role": (role(),),
+    "an empty text": (role(), delta("")),
+    "no choices": ({"choices": []}, usage()),
+}
+
+FAILURES: dict[str, tuple[Exception, int, str]] = {
+    "overload": (ApiError("server_is_overloaded", retry_after_s=2.5), 503, "server_is_overloaded"),
+    "context": (
+        ApiError("context_length_exceeded", param="messages", limit=8, actual=9),
+        400,
+        "context_length_exceeded",
+    ),
+    "engine": (ApiError("engine_failed", detail=SECRET), 500, "engine_failed"),
+    "timeout": (ApiError("engine_timeout", limit_s=3), 504, "engine_timeout"),
+    "a bug": (RuntimeError(SECRET), 500, "internal_error"),
+    "a bug of another kind": (KeyError(SECRET), 500, "internal_error"),
+}
+
+
+async def test_a_stream_that_succeeds() -> None:
+    body = {**STREAM, "stream_options": {"include_usage": True}}
+    answer = await client(ScriptedProvider()).post(CHAT_PATH, body)
+    assert answer.status == 200
+    assert answer.headers["cache-control"] == "no-cache"
+    assert judge(answer.body, include_usage=True, choices=1) == []
+    texts = [orjson.loads(event)["choices"][0]["delta"].get("content") for event in answer.events[:2]]
+    assert texts == ["Hel", "lo"]
+
+
+async def test_a_stream_without_usage() -> None:
+    answer = await client(ScriptedProvider()).post(CHAT_PATH, STREAM)
+    assert judge(answer.body, include_usage=False, choices=1) == []
+
+
+async def test_each_event_is_one_write() -> None:
+    app = make_app(make_state(settings(), [ScriptedProvider()]))
+    call = AsgiCall(app, "POST", CHAT_PATH, orjson.dumps(STREAM))
+    await call.task
+    parts = [message["body"] for message in call.sent[1:]]
+    assert all(
+        part.startswith(b"data: ") and part.endswith(b"\n\n") and part.count(b"\n\n") == 1 for part in parts[:-1]
+    )
+    assert parts[-1] == b""
+
+
+async def test_a_whole_answer() -> None:
+    answer = await client(ScriptedProvider()).post(CHAT_PATH, CHAT)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json["object"] == "chat.completion"
+    assert answer.json["choices"][0]["message"]["content"] == "Hello"
+    assert answer.json["choices"][0]["finish_reason"] == "stop"
+    assert answer.json["usage"]["total_tokens"] == 5
+
+
+async def test_the_choices_of_a_stream() -> None:
+    script = (delta("a", 1), delta("b", 0), finish(index=0), finish("length", index=1), usage())
+    answer = await client(ScriptedProvider(script)).post(CHAT_PATH, {**STREAM, "n": 2})
+    assert judge(answer.body, choices=2) == []
+
+
+@pytest.mark.parametrize(("failure", "status", "code"), FAILURES.values(), ids=FAILURES.keys())
+@pytest.mark.parametrize("silence", SAYS_NOTHING.values(), ids=SAYS_NOTHING.keys())
+@pytest.mark.parametrize("body", [STREAM, CHAT], ids=["stream", "plain"])
+async def test_a_failure_before_anything_was_said_is_an_http_error(
+    body: Mapping[str, Any], silence: Sequence[Chunk], failure: Exception, status: int, code: str
+) -> None:
+    provider = ScriptedProvider((*silence, failure))
+    answer = await client(provider).post(CHAT_PATH, body)
+    assert (answer.status, answer.error["code"]) == (status, code)
+    assert SECRET not in answer.body.decode() + str(answer.headers)
+    assert provider.closed.is_set()
+
+
+async def test_the_delay_of_an_overload_is_told() -> None:
+    failure = ApiError("server_is_overloaded", retry_after_s=2.5)
+    answer = await client(ScriptedProvider((failure,))).post(CHAT_PATH, STREAM)
+    assert answer.headers["retry-after"] == "3"
+    assert answer.headers["retry-after-ms"] == "2500"
+    assert "Please try again in 3s" in answer.error["message"]
+
+
+@pytest.mark.parametrize(("failure", "status", "code"), FAILURES.values(), ids=FAILURES.keys())
+async def test_a_failure_in_mid_stream_is_its_last_event(failure: Exception, status: int, code: str) -> None:
+    answer = await client(ScriptedProvider((*COMMITTED, failure))).post(CHAT_PATH, STREAM)
+    assert answer.status == 200
+    assert answer.last_error["code"] == code
+    assert judge(answer.body, choices=1) == []
+    assert SECRET not in answer.body.decode() + str(answer.headers)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError(SECRET), ApiError("engine_failed", detail=SECRET)])
+async def test_what_the_client_is_not_told_is_logged(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    await client(ScriptedProvider((*COMMITTED, failure))).post(CHAT_PATH, STREAM)
+    assert SECRET in caplog.text
+
+
+BROKEN: dict[str, tuple[Sequence[Step], str]] = {
+    "no finish reason": ((delta("a"), usage()), "upstream_stream_interrupted"),
+    "no usage": ((delta("a"), finish()), "upstream_stream_interrupted"),
+    "nothing after the text": ((delta("a"),), "upstream_stream_interrupted"),
+    "tokens after the finish": ((delta("a"), finish(), delta("b"), usage()), "upstream_protocol_error"),
+    "two finish reasons": ((delta("a"), finish(), finish(), usage()), "upstream_protocol_error"),
+    "an unknown finish reason": ((delta("a"), finish("error"), usage()), "upstream_protocol_error"),
+    "a choice nobody asked for": ((delta("a"), delta("b", 1), finish(), usage()), "upstream_protocol_error"),
+}
+
+
+@pytest.mark.parametrize(("script", "code"), BROKEN.values(), ids=BROKEN.keys())
+async def test_an_answer_that_is_not_whole_is_never_a_success(script: Sequence[Step], code: str) -> None:
+    stream = await client(ScriptedProvider(script)).post(CHAT_PATH, STREAM)
+    assert stream.last_error["code"] == code
+    assert {violation.rule for violation in judge(stream.body)} <= {"outcome-one"}
+    plain = await client(ScriptedProvider(script)).post(CHAT_PATH, CHAT)
+    assert (plain.status, plain.error["code"]) == (502, code)
+
+
+@pytest.mark.parametrize("silence", SAYS_NOTHING.values(), ids=SAYS_NOTHING.keys())
+async def test_an_answer_that_says_nothing_is_an_http_error(silence: Sequence[Chunk]) -> None:
+    answer = await client(ScriptedProvider(silence)).post(CHAT_PATH, STREAM)
+    assert (answer.status, answer.error["code"]) == (502, "upstream_stream_interrupted")
+
+
+async def test_a_stream_has_its_end_even_where_counting_its_usage_fails() -> None:
+    odd_usage: Chunk = {"choices": [], "usage": {"tokens": 1}}
+    answer = await client(ScriptedProvider((delta("a"), finish(), odd_usage))).post(CHAT_PATH, STREAM)
+    assert answer.events[-1] == b"[DONE]"
+
+
+async def test_the_head_is_held_back_until_something_is_said() -> None:
+    gate, second = asyncio.Event(), asyncio.Event()
+    app = make_app(make_state(settings(), [ScriptedProvider((role(), delta(""), gate, delta("a"), second, *WHOLE))]))
+    call = AsgiCall(app, "POST", CHAT_PATH, orjson.dumps(STREAM))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert call.sent == []
+    gate.set()
+    await call.head.wait()
+    assert len(call.sent) == 2
+    second.set()
+    await call.task
+
+
+class KeepingProvider(ScriptedProvider):
+    """Keeps its generators, so that nothing but the server can close them."""
+
+    def __init__(self, script: Sequence[Step]) -> None:
+        super().__init__(script)
+        self.kept: list[AsyncGenerator[Chunk, None]] = []
+
+    def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        self.kept.append(super().generate(generation))
+        return self.kept[-1]
+
+
+@pytest.mark.parametrize("body", [STREAM, CHAT], ids=["stream", "plain"])
+async def test_a_provider_that_breaks_the_rules_is_cancelled(body: Mapping[str, Any]) -> None:
+    provider = KeepingProvider((delta("a"), finish(), delta("b"), asyncio.Event()))
+    await client(provider).post(CHAT_PATH, body)
+    assert provider.closed.is_set()
+
+
+@pytest.mark.parametrize("body", [STREAM, CHAT], ids=["stream", "plain"])
+async def test_an_answer_leaves_nothing_running(body: Mapping[str, Any]) -> None:
+    before = asyncio.all_tasks()
+    await client(ScriptedProvider()).post(CHAT_PATH, body)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+
+
+# The client leaves.
+
+
+@pytest.mark.parametrize("body", [STREAM, CHAT], ids=["stream", "plain"])
+async def test_a_client_that_leaves_before_the_first_chunk(
+    body: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "coterie.access")
+    provider = ScriptedProvider((asyncio.Event(),))
+    async with serving(provider) as served:
+        async with served.connect() as wire:
+            await wire.send(post(CHAT_PATH, body))
+            await provider.asked.wait()
+            wire.reset()
+        await provider.closed.wait()
+        await _nobody_is_active(served.state.active)
+    assert CLIENT_CLOSED in caplog.text
+    assert outcomes(served.state) == {CLIENT_CLOSED: 1.0}
+
+
+async def test_a_client_that_leaves_in_mid_stream() -> None:
+    provider = ScriptedProvider((delta("a"), asyncio.Event()))
+    async with serving(provider) as served:
+        async with served.connect() as wire:
+            await wire.send(post(CHAT_PATH, STREAM))
+            assert (await wire.head())[0] == 200
+            assert not provider.closed.is_set()
+            wire.reset()
+        await provider.closed.wait()
+        await _nobody_is_active(served.state.active)
+    assert outcomes(served.state) == {CLIENT_CLOSED: 1.0}
+
+
+async def test_a_client_that_closes_politely_in_mid_stream() -> None:
+    provider = ScriptedProvider((delta("a"), asyncio.Event()))
+    async with serving(provider) as served, served.connect() as wire:
+        await wire.send(post(CHAT_PATH, STREAM))
+        await wire.head()
+        wire.writer.close()
+        await provider.closed.wait()
+
+
+async def test_a_client_that_leaves_an_embedding() -> None:
+    provider = ScriptedProvider()
+    provider.embed_gate = asyncio.Event()
+    async with serving(provider) as served:
+        async with served.connect() as wire:
+            await wire.send(post("/v1/embeddings", EMBEDDINGS))
+            await provider.asked.wait()
+            wire.reset()
+        await provider.closed.wait()
+        await _nobody_is_active(served.state.active)
+    assert outcomes(served.state) == {CLIENT_CLOSED: 1.0}
+
+
+async def test_one_client_that_leaves_is_no_matter_of_another() -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider((delta("a"), gate, finish(), usage()))
+    async with serving(provider) as served, served.connect() as stays:
+        await stays.send(post(CHAT_PATH, STREAM))
+        await stays.head()
+        async with served.connect() as leaves:
+            await leaves.send(post(CHAT_PATH, STREAM))
+            await leaves.head()
+            leaves.reset()
+        await provider.closed.wait()
+        gate.set()
+        assert judge(b"".join([part async for part in stays.parts()])) == []
+
+
+async def test_a_slow_reader_holds_the_generation_back() -> None:
+    text = "x" * 10_000
+    provider = ScriptedProvider(itertools.repeat(delta(text), 20_000))
+    async with serving(provider) as served:
+        async with served.connect() as wire:
+            await wire.send(post(CHAT_PATH, STREAM))
+            await wire.head()
+            async with served.connect() as other:
+                for _ in range(20):  # without back-pressure the answer would be whole before the first of these
+                    assert (await other.ask(get("/health"))).status == 200
+            pulled = provider.pulled
+            assert len(text) * pulled < 32 * 1024 * 1024  # what the sockets of a system buffer, at most
+            async for _ in wire.parts():
+                if provider.pulled > pulled:
+                    break
+            wire.reset()
+        await provider.closed.wait()
+    assert provider.pulled < 20_000
+
+
+# The server's stop.
+
+
+async def test_a_stop_lets_running_answers_finish_and_refuses_new_ones() -> None:
+    gate = asyncio.Event()
+    provider = ScriptedProvider((delta("a"), gate, finish(), usage()))
+    async with serving(provider) as served, served.connect() as old, served.connect() as new:
+        await old.send(post(CHAT_PATH, STREAM))
+        await old.head()
+        draining = asyncio.create_task(served.state.active.drain(60))
+        await asyncio.sleep(0)
+        refused = await new.ask(post(CHAT_PATH, STREAM))
+        assert (refused.status, refused.error["code"]) == (503, "server_shutting_down")
+        assert refused.headers["retry-after"] == "60"  # what is left of the time that the running ones have
+        gate.set()
+        body = b"".join([part async for part in old.parts()])
+        await draining
+        assert judge(body, choices=1) == []
+        assert body.endswith(b"data: [DONE]\n\n")
+        assert b"error" not in body
+
+
+async def test_a_stop_ends_what_does_not_finish() -> None:
+    provider = ScriptedProvider((delta("a"), asyncio.Event()))
+    app_state = make_state(settings(), [provider])
+    call = AsgiCall(make_app(app_state), "POST", CHAT_PATH, orjson.dumps(STREAM))
+    await call.head.wait()
+    await app_state.active.drain(0)
+    await call.task
+    assert call.answer.last_error["code"] == "server_shutting_down"
+    assert judge(call.answer.body, choices=1) == []
+    assert provider.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [(CHAT_PATH, STREAM), (CHAT_PATH, CHAT), ("/v1/completions", COMPLETION)], ids=str
+)
+async def test_a_stop_before_anything_was_said_is_an_http_error(path: str, body: Mapping[str, Any]) -> None:
+    provider = ScriptedProvider((asyncio.Event(),))
+    app_state = make_state(settings(), [provider])
+    call = AsgiCall(make_app(app_state), "POST", path, orjson.dumps(body))
+    await provider.asked.wait()
+    await app_state.active.drain(0)
+    await call.task
+    assert (call.answer.status, call.answer.error["code"]) == (503, "server_shutting_down")
+    assert provider.closed.is_set()
+
+
+async def test_a_stop_ends_an_embedding() -> None:
+    provider = ScriptedProvider()
+    provider.embed_gate = asyncio.Event()
+    app_state = make_state(settings(), [provider])
+    call = AsgiCall(make_app(app_state), "POST", "/v1/embeddings", orjson.dumps(EMBEDDINGS))
+    await provider.asked.wait()
+    await app_state.active.drain(0)
+    await call.task
+    assert call.answer.error["code"] == "server_shutting_down"
+
+
+async def test_a_cancellation_from_elsewhere_ends_the_generation_and_is_told() -> None:
+    provider = ScriptedProvider((asyncio.Event(),))
+    app_state = make_state(settings(), [provider])
+    call = AsgiCall(make_app(app_state), "POST", CHAT_PATH, orjson.dumps(STREAM))
+    await provider.asked.wait()
+    call.task.cancel()
+    await call.task
+    assert call.answer.error["code"] == "server_shutting_down"
+    assert provider.closed.is_set()
+    assert len(app_state.active) == 0
+
+
+# Counting.
+
+
+@pytest.mark.parametrize("body", [STREAM, CHAT], ids=["stream", "plain"])
+async def test_usage_and_times_are_counted(body: Mapping[str, Any]) -> None:
+    app_state = make_state(settings(), [ScriptedProvider()])
+    call = AsgiCall(make_app(app_state), "POST", CHAT_PATH, orjson.dumps(body))
+    await call.task
+    page = app_state.metrics.render().decode()
+    assert 'coterie_prompt_tokens_total{model="m"} 3.0' in page
+    assert 'coterie_generation_tokens_total{model="m"} 2.0' in page
+    assert 'coterie_e2e_request_latency_seconds_count{model="m"} 1.0' in page
+    assert ('coterie_time_to_first_token_seconds_count{model="m"} 1.0' in page) is (body is STREAM)
+
+
+def outcomes(app_state: Any) -> dict[str, float]:
+    """Requests by outcome, as the metrics have them."""
+    lines = app_state.metrics.render().decode().splitlines()
+    counts = [line for line in lines if line.startswith("coterie_requests_total")]
+    return {line.split('outcome="')[1].split('"')[0]: float(line.rsplit(" ", 1)[1]) for line in counts}
+
+
+async def _nobody_is_active(active: Any) -> None:
+    await until(lambda: not len(active))

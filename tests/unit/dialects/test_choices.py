@@ -1,0 +1,188 @@
+"""The choices of an answer: the table of states, and everything that a provider may not send."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.chunks import USAGE, any_chunks, chunk, fragment, logprob, text, usage
+
+from coterie.dialects.choices import FINISH_REASONS, Choices
+from coterie.errors import ApiError
+from coterie.wire.lingua import Chunk
+
+
+def refused(*chunks: Any, count: int = 1, calls: bool = True) -> ApiError:
+    choices = Choices(count, calls=calls)
+    for good in chunks[:-1]:
+        choices.admit(good)
+    with pytest.raises(ApiError) as caught:
+        choices.admit(chunks[-1])
+    assert caught.value.code == "upstream_protocol_error"
+    assert caught.value.detail
+    return caught.value
+
+
+def broken_off(*chunks: Any, count: int = 1) -> None:
+    choices = Choices(count)
+    for each in chunks:
+        choices.admit(each)
+    with pytest.raises(ApiError) as caught:
+        choices.check_whole()
+    assert caught.value.code == "upstream_stream_interrupted"
+
+
+@pytest.mark.parametrize("reason", sorted(FINISH_REASONS - {"tool_calls"}))
+def test_a_choice_goes_from_new_over_open_to_finished(reason: str) -> None:
+    choices = Choices(1)
+    assert choices.admit(text("a"))[0]["first"]
+    assert not choices.admit(text("b"))[0]["first"]
+    assert not choices.finished
+    assert choices.admit(chunk(finish=reason)) == [
+        {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reason, "first": False}
+    ]
+    assert choices.finished
+    choices.admit(usage())
+    choices.check_whole()
+    assert choices.usage == USAGE
+
+
+def test_a_choice_may_finish_at_once() -> None:
+    choices = Choices(1)
+    assert choices.admit(chunk(finish="stop"))[0]["first"]
+    assert choices.finished
+
+
+def test_an_answer_is_whole_with_every_finish_reason_and_the_usage() -> None:
+    broken_off()
+    broken_off(usage())
+    broken_off(text("a"), usage())
+    broken_off(chunk(finish="stop"))
+    broken_off(chunk(finish="stop"), usage(), count=2)
+    broken_off(chunk(finish="stop"), {"choices": [], "usage": {}})
+
+
+@pytest.mark.parametrize(
+    "delta", [{}, None, {"role": "assistant"}, {"content": ""}, {"content": None, "tool_calls": []}]
+)
+def test_what_says_nothing_is_left_out(delta: Any) -> None:
+    choices = Choices(1)
+    assert choices.admit(chunk(delta)) == []
+    assert choices.admit(text("a"))[0]["first"]
+
+
+def test_chunks_without_choices_say_nothing() -> None:
+    choices = Choices(1)
+    chunks: list[Chunk] = [{}, {"choices": None}, {"choices": []}, {"usage": None}, {"choices": [], "usage": {}}]
+    assert [choices.admit(each) for each in chunks] == [[]] * 5
+
+
+def test_log_probabilities_of_a_token_without_text_are_said() -> None:
+    said = Choices(1).admit(chunk({"content": ""}, logprobs={"content": [logprob("t")], "refusal": None}))
+    assert [choice["logprobs"]["content"][0]["token"] for choice in said] == ["t"]
+
+
+def test_a_role_and_what_is_empty_or_foreign_is_taken_out_of_a_delta() -> None:
+    delta = {
+        "role": "user",
+        "content": "a",
+        "refusal": None,
+        "tool_calls": None,
+        "reasoning_content": "b",
+        "audio": {"x": 1},
+    }
+    assert Choices(1).admit(chunk(delta))[0]["delta"] == {"content": "a", "reasoning_content": "b"}
+
+
+def test_tool_calls_get_exactly_their_fields() -> None:
+    choices = Choices(1)
+    first = choices.admit(chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}, "x": 1}]}))
+    assert first[0]["delta"]["tool_calls"] == [
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    ]
+    more = choices.admit(chunk(fragment(0, "c", "f", "{}")))  # some servers repeat id and name
+    assert more[0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
+    second = choices.admit(chunk(fragment(1, "d", "g", "")))
+    assert second[0]["delta"]["tool_calls"][0]["id"] == "d"
+    choices.admit(chunk(finish="tool_calls"))
+
+
+HEAD = chunk(fragment(0, "c", "f", ""))
+
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "a delta after the finish reason": (chunk(finish="stop"), text("a")),
+    "a second finish reason": (chunk(finish="stop"), chunk(finish="stop")),
+    "choices that are none": ({"choices": "x"},),
+    "a choice that is none": ({"choices": [1]},),
+    "no index": ({"choices": [{"delta": {"content": "a"}}]},),
+    "a negative index": (chunk({"content": "a"}, index=-1),),
+    "an index that nobody asked for": (text("a", 1),),
+    "true for an index": (chunk({"content": "a"}, index=True),),
+    "an index in words": (chunk({"content": "a"}, index="0"),),
+    "a delta that is none": (chunk("x"),),
+    "text that is none": (chunk({"content": 5}),),
+    "text in parts": (chunk({"content": [{"type": "text"}]}),),
+    "a refusal that is none": (chunk({"refusal": True}),),
+    "a text with a lone surrogate": (text("\ud800"),),
+    "a function call of the old kind": (chunk({"function_call": {"name": "f"}}),),
+    "an unknown finish reason": (chunk(finish="error"),),
+    "the finish reason of the old kind": (chunk(finish="function_call"),),
+    "a finish reason that is none": (chunk(finish=["stop"]),),
+    "an empty finish reason": (chunk(finish=""),),
+    "tool calls that never were": (chunk(finish="tool_calls"),),
+    "tool calls that are none": (chunk({"tool_calls": "x"}),),
+    "a tool call that is none": (chunk({"tool_calls": [1]}),),
+    "a tool call without a head": (chunk(fragment(0, arguments="{}")),),
+    "a tool call without a name": (chunk(fragment(0, "c", None, "{}")),),
+    "a tool call without an id": (chunk(fragment(0, None, "f", "{}")),),
+    "a tool call without an index": (chunk({"tool_calls": [{"id": "c", "function": {"name": "f"}}]}),),
+    "true for a tool call's index": (HEAD, chunk(fragment(True, "d", "f"))),
+    "a tool call with a gap": (chunk(fragment(1, "c", "f")),),
+    "a tool call of another kind": (chunk({"tool_calls": [{"index": 0, "id": "c", "type": "custom", "custom": {}}]}),),
+    "a function that is none": (chunk({"tool_calls": [{"index": 0, "id": "c", "function": "f"}]}),),
+    "arguments that are none": (chunk(fragment(0, "c", "f", {"a": 1})),),
+    "an earlier tool call": (HEAD, chunk(fragment(1, "d", "g")), chunk(fragment(0, arguments="{}"))),
+    "a tool call that changes its id": (HEAD, chunk(fragment(0, "d"))),
+    "a tool call that changes its name": (HEAD, chunk(fragment(0, None, "g"))),
+    "no tool call before the first": (chunk(fragment(-1)),),
+    "usage that is none": ({"usage": "x"},),
+    "usage without a count": ({"usage": {"prompt_tokens": 1, "completion_tokens": 1}},),
+    "usage below nothing": (usage(prompt_tokens=-1, total_tokens=1),),
+    "usage in words": (usage(prompt_tokens="5"),),
+    "usage that does not add up": (usage(total_tokens=8),),
+    "log probabilities that are none": (chunk({"content": "a"}, logprobs=5),),
+    "log probabilities without a list": (chunk({"content": "a"}, logprobs={"content": "x"}),),
+    "log probabilities without a number": (chunk({"content": "a"}, logprobs={"content": [logprob("t", True)]}),),
+    "log probabilities without a token": (chunk({"content": "a"}, logprobs={"content": [{"logprob": 1}]}),),
+    "log probabilities without alternatives": (
+        chunk({"content": "a"}, logprobs={"content": [{"token": "t", "logprob": -1}]}),
+    ),
+    "a token with a lone surrogate": (chunk({"content": "a"}, logprobs={"content": [logprob("\ud800")]}),),
+    "broken alternatives": (
+        chunk({"content": "a"}, logprobs={"content": [logprob("t", top_logprobs=[{"token": 1, "logprob": 1}])]}),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("chunks", REFUSED.values(), ids=REFUSED.keys())
+def test_what_may_not_be_sent(chunks: tuple[Any, ...]) -> None:
+    refused(*chunks)
+
+
+def test_a_dialect_without_tool_calls_refuses_them() -> None:
+    refused(HEAD, calls=False)
+    refused(chunk(finish="tool_calls"), calls=False)
+
+
+@given(st.lists(any_chunks, max_size=8))
+def test_whatever_comes_is_admitted_or_a_failure_of_the_catalogue(chunks: list[Any]) -> None:
+    choices = Choices(2)
+    for each in chunks:
+        try:
+            for said in choices.admit(each):
+                assert said.keys() == {"index", "delta", "logprobs", "finish_reason", "first"}
+        except ApiError as error:
+            assert error.code == "upstream_protocol_error"  # noqa: PT017 - what else is raised fails the test
+            return

@@ -1,0 +1,306 @@
+"""The client's side of one HTTP exchange, against peers of every kind on a real Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coterie.wire.http1 import HIGH_WATER_BYTES, MAX_HEAD_BYTES, Exchange, ExchangeError, open_unix, request_bytes
+
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+REQUEST = request_bytes("POST", "/v1/x", {"content-type": "application/json"}, b'{"a":1}')
+WITH_LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-One: 1\r\n\r\nhello world"
+CHUNKED = (
+    b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-Late: 1\r\n\r\n"
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path, because those of Unix sockets are limited."""
+    with tempfile.TemporaryDirectory(prefix="http1-") as path:
+        yield Path(path)
+
+
+@contextlib.asynccontextmanager
+async def talking_to(folder: Path, peer: Peer) -> AsyncIterator[Exchange]:
+    """An exchange with ``peer``, which runs once the whole request has come; both have ended afterwards."""
+    ended = asyncio.get_running_loop().create_future()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.readexactly(len(REQUEST))
+            await peer(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            ended.set_result(None)
+
+    server = await asyncio.start_unix_server(serve, folder / "s")
+    exchange = await open_unix(str(folder / "s"), REQUEST)
+    try:
+        yield exchange
+    finally:
+        exchange.close()
+        await ended
+        server.close()
+
+
+def says(*pieces: bytes) -> Peer:
+    """A peer that sends ``pieces`` one by one and then closes."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    return peer
+
+
+async def until_closed(reader: asyncio.StreamReader) -> None:
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+
+
+def test_a_request_as_bytes() -> None:
+    assert REQUEST == (
+        b"POST /v1/x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 7\r\n"
+        b'content-type: application/json\r\n\r\n{"a":1}'
+    )
+    assert request_bytes("GET", "/", {}, b"").endswith(b"content-length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("answer", [WITH_LENGTH, CHUNKED], ids=["length", "chunked"])
+async def test_an_answer_cut_at_every_byte(folder: Path, answer: bytes) -> None:
+    for at in range(1, len(answer)):
+        async with talking_to(folder, says(answer[:at], answer[at:])) as exchange:
+            head = await exchange.head()
+            assert head.status == (200 if answer is WITH_LENGTH else 404)
+            assert await exchange.read(11) == b"hello world"
+
+
+async def test_an_answer_byte_by_byte(folder: Path) -> None:
+    async with talking_to(folder, says(*(CHUNKED[i : i + 1] for i in range(len(CHUNKED))))) as exchange:
+        assert b"".join([chunk async for chunk in exchange.chunks()]) == b"hello world"
+
+
+async def test_names_of_headers_are_in_lower_case_and_trailers_are_none(folder: Path) -> None:
+    async with talking_to(folder, says(WITH_LENGTH)) as exchange:
+        assert (await exchange.head()).headers == {"content-length": "11", "x-one": "1"}
+    async with talking_to(folder, says(CHUNKED)) as exchange:
+        head = await exchange.head()
+        await exchange.read(100)
+        assert head.headers == {"transfer-encoding": "chunked"}
+
+
+async def test_head_and_chunks_come_while_the_rest_is_not_there(folder: Path) -> None:
+    more = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(WITH_LENGTH[:-6])
+        await more.wait()
+        writer.write(WITH_LENGTH[-6:])
+
+    async with talking_to(folder, peer) as exchange:
+        assert (await exchange.head()).status == 200
+        chunks = exchange.chunks()
+        assert await anext(chunks) == b"hello"
+        more.set()
+        assert [chunk async for chunk in chunks] == [b" world"]
+
+
+async def test_an_empty_answer(folder: Path) -> None:
+    async with talking_to(folder, says(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as exchange:
+        assert await exchange.read(0) == b""
+
+
+@pytest.mark.parametrize("answer", [WITH_LENGTH, CHUNKED], ids=["length", "chunked"])
+async def test_every_early_close_is_an_error(folder: Path, answer: bytes) -> None:
+    for at in range(len(answer)):
+        async with talking_to(folder, says(answer[:at])) as exchange:
+            with pytest.raises(ExchangeError):
+                await exchange.read(100)
+
+
+async def test_what_came_before_an_early_close_is_given_out_first(folder: Path) -> None:
+    async with talking_to(folder, says(WITH_LENGTH[:-6])) as exchange:
+        await exchange.head()
+        chunks = exchange.chunks()
+        assert await anext(chunks) == b"hello"
+        with pytest.raises(ExchangeError, match="broke before"):
+            await anext(chunks)
+
+
+BROKEN = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
+    "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 3,
+    "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "neither length nor chunks": b"HTTP/1.1 200 OK\r\n\r\nhello",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nabc",
+    "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * (MAX_HEAD_BYTES + 1),
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
+async def test_what_is_no_answer_is_an_error(folder: Path, answer: bytes) -> None:
+    async with talking_to(folder, says(answer)) as exchange:
+        with pytest.raises(ExchangeError):
+            await exchange.read(100)
+
+
+async def test_a_head_without_end_is_refused_while_it_still_comes(folder: Path) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"x" * (2 * MAX_HEAD_BYTES))
+        await until_closed(reader)
+
+    async with talking_to(folder, peer) as exchange:
+        with pytest.raises(ExchangeError, match="a head of more than"):
+            await exchange.head()
+
+
+async def test_what_follows_a_complete_answer_is_no_part_of_it(folder: Path) -> None:
+    second = b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nxyz"
+    async with talking_to(folder, says(WITH_LENGTH + second)) as exchange:
+        assert await exchange.read(100) == b"hello world"
+        assert (await exchange.head()).status == 200
+
+
+async def test_garbage_after_a_complete_answer_harms_nothing(folder: Path) -> None:
+    async with talking_to(folder, says(WITH_LENGTH + b"\x00garbage")) as exchange:
+        assert await exchange.read(100) == b"hello world"
+
+
+async def test_a_whole_body_has_a_limit(folder: Path) -> None:
+    async with talking_to(folder, says(WITH_LENGTH)) as exchange:
+        with pytest.raises(ExchangeError, match="more than 10 bytes"):
+            await exchange.read(10)
+
+
+async def test_a_slow_reader_holds_the_sender_back(folder: Path) -> None:
+    total = 64 * HIGH_WATER_BYTES
+    held = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        drained = asyncio.ensure_future(_write_all(writer, total))
+        while not drained.done():
+            # The sender is held back when the reader has paused and the socket takes no more.
+            if exchange._paused and writer.transport.get_write_buffer_size() > 0:
+                held.set()
+            await asyncio.sleep(0)
+
+    async with talking_to(folder, peer) as exchange:
+        await exchange.head()
+        await held.wait()
+        assert exchange._unread_bytes <= 2 * HIGH_WATER_BYTES
+        size = 0
+        async for chunk in exchange.chunks():
+            assert exchange._unread_bytes <= 2 * HIGH_WATER_BYTES
+            size += len(chunk)
+        assert size == total
+        assert exchange._unread_bytes == 0
+
+
+async def _write_all(writer: asyncio.StreamWriter, total: int) -> None:
+    for _ in range(total // HIGH_WATER_BYTES):
+        writer.write(b"x" * HIGH_WATER_BYTES)
+        await writer.drain()
+
+
+async def _read_into(sizes: list[int], exchange: Exchange) -> None:
+    async for chunk in exchange.chunks():
+        sizes.append(len(chunk))  # noqa: PERF401 - what was read stays, also when it fails
+
+
+class TooSlowError(Exception):
+    pass
+
+
+async def test_a_failure_from_outside_wakes_the_consumer_and_closes_the_connection(folder: Path) -> None:
+    closed = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await until_closed(reader)
+        closed.set()
+
+    async with talking_to(folder, peer) as exchange:
+        waiting = asyncio.ensure_future(exchange.head())
+        await asyncio.sleep(0)
+        exchange.fail(TooSlowError())
+        with pytest.raises(TooSlowError):
+            await waiting
+        await closed.wait()
+        with pytest.raises(TooSlowError):
+            await exchange.head()
+
+
+async def test_the_first_failure_counts(folder: Path) -> None:
+    async with talking_to(folder, says()) as exchange:
+        exchange.fail(TooSlowError())
+        exchange.fail(ValueError())
+        with pytest.raises(TooSlowError):
+            await exchange.read(100)
+
+
+async def test_a_failure_while_paused_is_told_after_what_came(folder: Path) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * (4 * HIGH_WATER_BYTES))
+        await until_closed(reader)
+
+    async with talking_to(folder, peer) as exchange:
+        await exchange.head()
+        while not exchange._paused:  # noqa: ASYNC110 - the exchange tells nobody that it pauses
+            await asyncio.sleep(0)
+        exchange.fail(TooSlowError())
+        sizes: list[int] = []
+        with pytest.raises(TooSlowError):
+            await _read_into(sizes, exchange)
+        assert sum(sizes) > HIGH_WATER_BYTES
+
+
+async def test_a_failure_after_the_end_changes_nothing(folder: Path) -> None:
+    async with talking_to(folder, says(WITH_LENGTH)) as exchange:
+        assert await exchange.read(100) == b"hello world"
+        exchange.fail(TooSlowError())
+        assert await exchange.read(100) == b""
+
+
+async def test_the_peer_sees_a_close(folder: Path) -> None:
+    closed = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(WITH_LENGTH[:-6])
+        await until_closed(reader)
+        closed.set()
+
+    async with talking_to(folder, peer) as exchange:
+        await exchange.head()
+        exchange.close()
+        await closed.wait()
+
+
+async def test_a_close_ends_a_waiting_consumer(folder: Path) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await until_closed(reader)
+
+    async with talking_to(folder, peer) as exchange:
+        waiting = asyncio.ensure_future(exchange.head())
+        await asyncio.sleep(0)
+        exchange.close()
+        with pytest.raises(ExchangeError):
+            await waiting
+
+
+async def test_nobody_listens(folder: Path) -> None:
+    with pytest.raises(ExchangeError, match="cannot connect"):
+        await open_unix(str(folder / "nothing"), REQUEST)
