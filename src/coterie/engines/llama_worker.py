@@ -22,7 +22,7 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main() -> None:
@@ -38,11 +38,18 @@ def main() -> None:
         _say(reply, ready=False)
         os._exit(1)
     _say(reply, ready=True)
+    _serve_until_the_parent_is_gone(server, request["socket"])
+
+
+def _serve_until_the_parent_is_gone(server: object, socket: str) -> NoReturn:
+    """Hold ``server``, for it works as long as something refers to it, and end the process while it still does.
+
+    Its destructor must never run: it waits for the engine's thread, which never ends when it was told to stop just
+    before it began to listen for that. The system frees everything anyway.
+    """
     while sys.stdin.read(4096):
         pass
-    _remove(request["socket"])
-    # Not a clean exit: destructors would wait for the running generations, and the system frees everything anyway.
-    del server  # named until here, or it would be collected, and with it the engine
+    _remove(socket)
     os._exit(0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,11 @@ def test_the_settings_of_llama_cpp(changes: dict[str, Any], name: str, value: An
     assert found == value
 
 
-async def run(stdin: bytes) -> tuple[int | None, bytes, bytes]:
+async def run(stdin: bytes, **environment: str) -> tuple[int | None, bytes, bytes]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "coterie.engines.llama_worker",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
     )  # fmt: skip
     out, err = await process.communicate(stdin)
     return process.returncode, out, err
@@ -87,3 +89,25 @@ async def test_the_end_of_its_input_is_its_own(tmp_path: Path) -> None:
     status, out, _ = await run(json.dumps(request).encode() + b"\n")
     assert (status, out) == (0, b'{"ready": true}\n')
     assert not folder.exists()
+
+
+ENGINE_THAT_TELLS_OF_ITS_END = """
+from types import SimpleNamespace
+
+def CommonParams():
+    return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
+
+class Server:
+    def __init__(self, params):
+        pass
+
+    def __del__(self):
+        print("destroyed", flush=True)
+"""
+
+
+async def test_the_engine_is_never_destroyed_for_that_can_wait_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "xllamacpp.py").write_text(ENGINE_THAT_TELLS_OF_ITS_END)
+    request = worker_request(spec(), str(tmp_path / "f"), "key")
+    status, out, err = await run(json.dumps(request).encode() + b"\n", PYTHONPATH=str(tmp_path))
+    assert (status, out, err) == (0, b'{"ready": true}\n', b"")
