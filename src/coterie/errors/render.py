@@ -17,7 +17,8 @@ from typing import Final
 
 import orjson
 
-from coterie.errors.catalogue import ApiError, Retry
+from coterie.errors.catalogue import ApiError
+from coterie.errors.entry import Retry
 
 DONE: Final = b"data: [DONE]\n\n"
 """The last bytes of every chat stream."""
@@ -50,7 +51,7 @@ def http_headers(error: ApiError, request_id: str) -> dict[str, str]:
         headers["retry-after"] = str(_whole_seconds(delay_s))
         headers["retry-after-ms"] = str(max(1, math.ceil(delay_s * 1000)))
     if _retried_by_sdks(error.status) and (
-        error.entry.retry is Retry.NEVER or (delay_s is not None and delay_s > _LONGEST_HONOURED_DELAY_S)
+        error.retry is Retry.NEVER or (delay_s is not None and delay_s > _LONGEST_HONOURED_DELAY_S)
     ):
         headers["x-should-retry"] = "false"
     return headers
