@@ -38,7 +38,7 @@ from coterie.engines.process import worker_request
 from coterie.engines.spec import EngineSpec
 from coterie.models.store import ModelStore
 from coterie.version import __version__
-from coterie.wire.http1 import Exchange, request_bytes
+from coterie.wire.http1 import Connection, Exchange, request_bytes
 from coterie.wire.sse import SseParser
 
 STREAMS = (1, 4, 8)
@@ -141,9 +141,9 @@ class Served:
 
 
 async def ask(port: int, method: str, path: str, body: bytes) -> Exchange:
-    request = request_bytes(method, path, {"content-type": "application/json"}, body)
-    loop = asyncio.get_running_loop()
-    _, exchange = await loop.create_connection(lambda: Exchange(request), "127.0.0.1", port)
+    exchange = Exchange(request_bytes(method, path, {"content-type": "application/json"}, body))
+    connection = Connection(exchange)
+    await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
     return exchange
 
 

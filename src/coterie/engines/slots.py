@@ -33,7 +33,13 @@ class Ticket:
     def __init__(self, queue: SlotQueue) -> None:
         self._queue = queue
         self._turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.entered_at_s = 0.0
         self.started_at_s: float | None = None
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds from entering the queue to the slot; ``None`` while it waits."""
+        return None if self.started_at_s is None else self.started_at_s - self.entered_at_s
 
     async def turn(self, timeout_s: float | None = None) -> None:
         """Wait for a slot. Raises ``ApiError`` ``server_is_overloaded`` after ``timeout_s`` seconds."""
@@ -93,6 +99,8 @@ class SlotQueue:
         if count > self.slots - self.running + self.limit - self.waiting:
             raise self.overloaded(count)
         tickets = [Ticket(self) for _ in range(count)]
+        for ticket in tickets:
+            ticket.entered_at_s = self._clock()
         self._waiting.extend(tickets)
         self._advance()
         return tickets

@@ -12,19 +12,32 @@ from collections.abc import Callable
 from coterie.errors import ApiError
 
 
+def engine_timeout(limit_s: float, *, first: bool) -> ApiError:
+    """An engine's failure to show a sign of life."""
+    return ApiError("engine_timeout", limit_s=f"{limit_s:g}")
+
+
 class Watchdog:
-    """Calls ``fail`` with ``engine_timeout`` when the first sign of life, or the next one, is late (seconds).
+    """Calls ``fail`` with what ``late`` makes when the first sign of life, or the next one, is late (seconds).
 
     The first is counted from ``since_s`` (of the event loop's clock), else from now.
     """
 
     def __init__(
-        self, first_s: float, idle_s: float, fail: Callable[[ApiError], None], *, since_s: float | None = None
+        self,
+        first_s: float,
+        idle_s: float,
+        fail: Callable[[ApiError], None],
+        *,
+        since_s: float | None = None,
+        late: Callable[..., ApiError] = engine_timeout,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._idle_s = idle_s
         self._limit_s = first_s
         self._fail = fail
+        self._late = late
+        self._first = True
         self._held = False
         self._last_s = self._loop.time() if since_s is None else since_s
         self._timer = self._loop.call_at(self._last_s + first_s, self._look)
@@ -37,7 +50,8 @@ class Watchdog:
         """Note a sign of life."""
         self._held = False
         self._last_s = self._loop.time()
-        if self._limit_s != self._idle_s:
+        if self._first:
+            self._first = False
             self._limit_s = self._idle_s
             self._timer.cancel()
             self._timer = self._loop.call_at(self._last_s + self._limit_s, self._look)
@@ -51,6 +65,6 @@ class Watchdog:
             self._last_s = self._loop.time()
         due_s = self._last_s + self._limit_s
         if self._loop.time() >= due_s:
-            self._fail(ApiError("engine_timeout", limit_s=f"{self._limit_s:g}"))
+            self._fail(self._late(self._limit_s, first=self._first))
         else:
             self._timer = self._loop.call_at(due_s, self._look)

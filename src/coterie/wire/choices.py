@@ -1,4 +1,4 @@
-"""What every dialect's stream machine knows about the choices of an answer. Pure.
+"""What everybody on a stream's way knows about the choices of an answer. Pure.
 
 A choice goes through ``NEW → OPEN → FINISHED``:
 
@@ -11,7 +11,11 @@ FINISHED   against the protocol    against the same    good
 =========  ======================  ==================  ==========
 
 Its tool calls are numbered from 0 and do not mix; the first fragment of each has its id and name, and a later one may
-only repeat them. An answer is whole when every choice that was asked for is FINISHED and the usage has come.
+only repeat them. An answer is whole when every choice that was asked for is FINISHED and the usage has come, which may
+be null: there are providers that do not count.
+
+What is not known here passes: fields of a delta with any JSON value, and those under ``extra``
+(:mod:`coterie.wire.lingua`).
 
 Whatever else a provider does is its failure: ``upstream_protocol_error`` for what may not be sent,
 ``upstream_stream_interrupted`` for an end that nobody announced. So no answer that is not whole can look like a
@@ -57,6 +61,7 @@ class Choices:
         self._choices = [_Choice() for _ in range(count)]
         self._calls = calls
         self.usage: dict[str, Any] | None = None
+        self._counted = False
 
     @property
     def finished(self) -> bool:
@@ -67,10 +72,12 @@ class Choices:
         """The choices of ``chunk`` that say something, after checking them. Raises ``ApiError``.
 
         Each has ``index``, ``delta`` (without its role, and without what is empty), ``logprobs``, ``finish_reason`` and
-        ``first``: whether nothing was said for this choice before.
+        ``first``: whether nothing was said for this choice before; and ``extra`` where there is any.
         """
         if chunk.get("usage"):
-            self.usage = _checked_usage(chunk["usage"])
+            self.usage, self._counted = _checked_usage(chunk["usage"]), True
+        elif not chunk.get("choices") and chunk.get("usage", 0) is None:
+            self._counted = True
         said = (self._admit(entry) for entry in _objects(chunk.get("choices"), "choices"))
         return [choice for choice in said if choice is not None]
 
@@ -78,7 +85,7 @@ class Choices:
         """Raise ``ApiError`` where the answer is not whole."""
         if not self.finished:
             raise ApiError("upstream_stream_interrupted", detail="a choice has no finish reason")
-        if self.usage is None:
+        if not self._counted:
             raise ApiError("upstream_stream_interrupted", detail="no usage")
 
     def _admit(self, entry: dict[str, Any]) -> dict[str, Any] | None:
@@ -91,7 +98,10 @@ class Choices:
         if not delta and not logprobs and finish is None:
             return None
         first = _move(choice, finish, f"choice {index}")
-        return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, "first": first}
+        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, "first": first}
+        if entry.get("extra"):
+            said["extra"] = entry["extra"]
+        return said
 
     def _delta(self, choice: _Choice, delta: Any) -> Iterator[tuple[str, Any]]:
         if not isinstance(delta, dict):
@@ -105,6 +115,8 @@ class Choices:
                 yield name, _checked_text(value)
             elif name in ("content", "refusal", "tool_calls", "function_call"):
                 _refuse(f"'{name}' in a delta is {type(value).__name__}")
+            else:
+                yield name, value
 
 
 def _refuse(detail: str) -> NoReturn:

@@ -5,18 +5,26 @@ A :class:`Generation` is what every dialect translates its request into; a provi
 
 * A chunk is a dict with ``choices`` (each with ``index``, ``delta`` and ``finish_reason``), or with ``usage`` and no
   choices. ``id``, ``object``, ``created``, ``model`` are the dialect's to write; a provider may leave them out.
-* Each choice ends with exactly one finish reason. The stream ends with one chunk that carries ``usage``.
+* Each choice ends with exactly one finish reason. The stream ends with one chunk that carries ``usage``, which is null
+  where the provider does not count.
+* Fields that nobody here knows pass to the client: those of a delta as they are, those of a choice under its ``extra``,
+  those of the chunk under the chunk's ``extra`` (objects both).
 * A failure is an ``ApiError`` raised by the iterator. Closing the iterator cancels the generation.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from coterie.errors import ApiError
 
 Chunk: TypeAlias = dict[str, Any]
 """One ``chat.completion.chunk``, as parsed JSON."""
+
+RESTART: Final[Chunk] = {"choices": [], "restart": True}
+"""Everything before it is void, the answer begins anew. Only dispatch sends it, and only where nothing is streamed."""
 
 Chunks: TypeAlias = AsyncGenerator[Chunk, None]
 """Always an async generator, so that closing it (``aclosing``) is part of the bargain."""
@@ -25,13 +33,34 @@ Prompt: TypeAlias = str | list[int]
 """Text or token ids that a model continues as they are, without a chat template."""
 
 
+@dataclass(slots=True)
+class Attempt:
+    """What one try of one request on one provider measured: seconds, ``None`` for what it did not come to.
+
+    ``queue_s``: waiting for a slot there; ``connect_s``: 0 on a connection that stood already; ``first_token_s``: from
+    the try's beginning to the first semantic chunk.
+    """
+
+    provider: str = ""
+    started_s: float = 0.0
+    queue_s: float | None = None
+    connect_s: float | None = None
+    first_token_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One validated request to generate.
 
     ``body`` holds the parameters of a chat request (without ``stream``, ``stream_options`` and, where ``prompts`` is
     given, without ``messages``). ``prompts`` are raw prompts; choice ``c`` of prompt ``p`` has index ``p * n + c``.
-    ``prompt_param`` is what the caller's dialect calls the prompt, for errors about it.
+    ``prompt_param`` is what the caller's dialect calls the prompt, for errors about it. ``streamed`` says that chunks
+    reach the client as they come, so that none can be taken back. ``attempt`` is for the provider to fill.
+
+    ``partial`` says that the last message is the beginning of the answer, which the provider is to go on with.
+
+    ``known`` matters where the request was read openly, with whatever else than OpenAI's parameters it may hold: it is
+    what a provider is given that honours only what it knows, or the failure with which it refuses.
     """
 
     model: str
@@ -39,14 +68,28 @@ class Generation:
     n: int = 1
     prompts: tuple[Prompt, ...] | None = None
     prompt_param: str = "messages"
+    streamed: bool = True
+    partial: bool = False
+    known: Generation | ApiError | None = None
+    attempt: Attempt = field(default_factory=Attempt, compare=False)
+
+    @property
+    def choices(self) -> int:
+        """How many choices the answer has."""
+        return len(self.prompts or (None,)) * self.n
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One validated request for embeddings; ``inputs`` are texts or token ids."""
+    """One validated request for embeddings; ``inputs`` are texts or token ids.
+
+    ``extra`` are parameters for providers that take more than OpenAI's; ``refusal`` is how the others refuse them.
+    """
 
     model: str
     inputs: tuple[Prompt, ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+    refusal: ApiError | None = None
 
 
 @dataclass(frozen=True, slots=True)

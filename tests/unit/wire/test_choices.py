@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.chunks import USAGE, any_chunks, chunk, fragment, logprob, text, usage
 
-from coterie.dialects.choices import FINISH_REASONS, Choices
 from coterie.errors import ApiError
+from coterie.wire.choices import FINISH_REASONS, Choices
 from coterie.wire.lingua import Chunk
 
 
@@ -62,6 +62,20 @@ def test_an_answer_is_whole_with_every_finish_reason_and_the_usage() -> None:
     broken_off(chunk(finish="stop"))
     broken_off(chunk(finish="stop"), usage(), count=2)
     broken_off(chunk(finish="stop"), {"choices": [], "usage": {}})
+    broken_off({**chunk(finish="stop"), "usage": None})
+
+
+def test_a_provider_may_say_that_it_does_not_count() -> None:
+    choices = Choices(1)
+    choices.admit(chunk(finish="stop"))
+    choices.admit({"choices": [], "usage": None})
+    choices.check_whole()
+    assert choices.usage is None
+
+
+def test_what_a_choice_has_beyond_the_protocol_is_kept_beside_it() -> None:
+    entry = {"index": 0, "delta": {"content": "a"}, "finish_reason": None, "extra": {"stop_reason": 7}}
+    assert Choices(1).admit({"choices": [entry]})[0]["extra"] == {"stop_reason": 7}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,11 @@ def test_a_role_and_what_is_empty_or_foreign_is_taken_out_of_a_delta() -> None:
         "reasoning_content": "b",
         "audio": {"x": 1},
     }
-    assert Choices(1).admit(chunk(delta))[0]["delta"] == {"content": "a", "reasoning_content": "b"}
+    assert Choices(1).admit(chunk(delta))[0]["delta"] == {
+        "content": "a",
+        "reasoning_content": "b",
+        "audio": {"x": 1},
+    }
 
 
 def test_tool_calls_get_exactly_their_fields() -> None:

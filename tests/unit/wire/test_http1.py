@@ -127,8 +127,9 @@ async def test_an_empty_answer(folder: Path) -> None:
 async def test_every_early_close_is_an_error(folder: Path, answer: bytes) -> None:
     for at in range(len(answer)):
         async with talking_to(folder, says(answer[:at])) as exchange:
-            with pytest.raises(ExchangeError):
+            with pytest.raises(ExchangeError) as raised:
                 await exchange.read(100)
+            assert raised.value.kind == ("broken" if b"\r\n\r\n" in answer[:at] else "reset_before_head")
 
 
 async def test_what_came_before_an_early_close_is_given_out_first(folder: Path) -> None:
@@ -136,26 +137,58 @@ async def test_what_came_before_an_early_close_is_given_out_first(folder: Path) 
         await exchange.head()
         chunks = exchange.chunks()
         assert await anext(chunks) == b"hello"
-        with pytest.raises(ExchangeError, match="broke before"):
+        with pytest.raises(ExchangeError, match="closed before"):
             await anext(chunks)
 
 
-BROKEN = {
+NO_HTTP: dict[str, bytes] = {
     "no HTTP": b"SSH-2.0-OpenSSH_9.9\r\n",
     "HTTP/2": b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" * 3,
     "a bad length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
     "a bad chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-    "neither length nor chunks": b"HTTP/1.1 200 OK\r\n\r\nhello",
-    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nabc",
-    "a head without end": b"HTTP/1.1 200 OK\r\nX: " + b"x" * (MAX_HEAD_BYTES + 1),
 }
 
 
-@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP.keys())
 async def test_what_is_no_answer_is_an_error(folder: Path, answer: bytes) -> None:
     async with talking_to(folder, says(answer)) as exchange:
-        with pytest.raises(ExchangeError):
+        with pytest.raises(ExchangeError) as raised:
             await exchange.read(100)
+        assert raised.value.kind == "not_http"
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Connection: upgrade\r\nUpgrade: websocket\r\n"], ids=["bare", "named"])
+async def test_another_protocol_is_refused(folder: Path, upgrade: bytes) -> None:
+    answer = b"HTTP/1.1 101 Switching Protocols\r\n" + upgrade + b"\r\nabc"
+    for at in range(1, len(answer)):
+        async with talking_to(folder, says(answer[:at], answer[at:])) as exchange:
+            with pytest.raises(ExchangeError) as raised:
+                await exchange.head()
+            assert raised.value.kind == "upgrade"
+
+
+async def test_without_length_and_chunks_an_answer_ends_with_its_connection(folder: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nhello"
+    for at in range(1, len(answer)):
+        async with talking_to(folder, says(answer[:at], answer[at:])) as exchange:
+            assert await exchange.read(5) == b"hello"
+            assert exchange.until_close
+    async with talking_to(folder, says(WITH_LENGTH)) as exchange:
+        await exchange.read(100)
+        assert not exchange.until_close
+
+
+async def test_interim_answers_are_skipped(folder: Path) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"
+    async with talking_to(folder, says(interim, WITH_LENGTH)) as exchange:
+        assert (await exchange.head()).headers == {"content-length": "11", "x-one": "1"}
+        assert await exchange.read(11) == b"hello world"
+
+
+async def test_what_came_since_the_last_time_comes_in_one_piece(folder: Path) -> None:
+    async with talking_to(folder, says(CHUNKED)) as exchange:
+        await exchange.head()
+        assert [chunk async for chunk in exchange.chunks()] == [b"hello world"]
 
 
 async def test_a_head_without_end_is_refused_while_it_still_comes(folder: Path) -> None:
@@ -164,8 +197,9 @@ async def test_a_head_without_end_is_refused_while_it_still_comes(folder: Path) 
         await until_closed(reader)
 
     async with talking_to(folder, peer) as exchange:
-        with pytest.raises(ExchangeError, match="a head of more than"):
+        with pytest.raises(ExchangeError, match="a head of more than") as raised:
             await exchange.head()
+        assert raised.value.kind == "head_too_large"
 
 
 async def test_what_follows_a_complete_answer_is_no_part_of_it(folder: Path) -> None:
@@ -182,8 +216,9 @@ async def test_garbage_after_a_complete_answer_harms_nothing(folder: Path) -> No
 
 async def test_a_whole_body_has_a_limit(folder: Path) -> None:
     async with talking_to(folder, says(WITH_LENGTH)) as exchange:
-        with pytest.raises(ExchangeError, match="more than 10 bytes"):
+        with pytest.raises(ExchangeError, match="more than 10 bytes") as raised:
             await exchange.read(10)
+        assert raised.value.kind == "body_too_large"
 
 
 async def test_a_slow_reader_holds_the_sender_back(folder: Path) -> None:
@@ -297,10 +332,12 @@ async def test_a_close_ends_a_waiting_consumer(folder: Path) -> None:
         waiting = asyncio.ensure_future(exchange.head())
         await asyncio.sleep(0)
         exchange.close()
-        with pytest.raises(ExchangeError):
+        with pytest.raises(ExchangeError) as raised:
             await waiting
+        assert raised.value.kind == "closed"
 
 
 async def test_nobody_listens(folder: Path) -> None:
-    with pytest.raises(ExchangeError, match="cannot connect"):
+    with pytest.raises(ExchangeError, match="cannot connect") as raised:
         await open_unix(str(folder / "nothing"), REQUEST)
+    assert raised.value.kind == "refused"
