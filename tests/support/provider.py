@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any
 
-from coterie.providers.base import ModelCard
+from coterie.providers.base import ModelCard, Offer
 from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
 
 Step = Chunk | BaseException | asyncio.Event
@@ -43,7 +43,9 @@ WHOLE: tuple[Chunk, ...] = (delta("Hel"), delta("lo"), finish(), usage())
 class ScriptedProvider:
     """Serves ``model`` by playing ``script``, the same for each request."""
 
-    def __init__(self, script: Iterable[Step] = WHOLE, *, model: str = "m") -> None:
+    def __init__(self, script: Iterable[Step] = WHOLE, *, model: str = "m", name: str = "scripted") -> None:
+        self.name = name
+        self.offered = Offer()
         self.script = script
         self.model = model
         self.pulled = 0
@@ -58,6 +60,9 @@ class ScriptedProvider:
         self.embed_gate: asyncio.Event | None = None
         self.is_ready = True
         self.calls: list[str] = []
+
+    def offer(self, model: str) -> Offer | None:
+        return self.offered if model == self.model else None
 
     def models(self) -> list[ModelCard]:
         return [ModelCard(self.model, 1_700_000_000, "tests")]

@@ -27,7 +27,10 @@ JSON = {"content-type": "application/json"}
 
 def settings(**tables: Any) -> Settings:
     """Settings with a free port; ``limits={...}`` and so on change them."""
-    return Settings.model_validate({**tables, "server": {"port": 0, **tables.get("server", {})}})
+    tables["server"] = {"port": 0, **tables.get("server", {})}
+    # One attempt, so that a failure is the answer at once.
+    tables["dispatch"] = {"attempts": 1, **tables.get("dispatch", {})}
+    return Settings.model_validate(tables)
 
 
 @dataclass

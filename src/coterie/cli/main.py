@@ -35,6 +35,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "status": _Command("coterie.cli.status", "Show what a running server is doing"),
     "doctor": _Command("coterie.cli.doctor", "Check this machine and the configuration"),
     "errors": _Command("coterie.cli.errors", "Explain every error that the server can answer"),
+    "testbed": _Command("coterie.cli.testbed", "Test a server: upstreams that fail, load, recordings"),
 }
 
 

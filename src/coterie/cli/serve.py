@@ -54,7 +54,7 @@ def app(
 
 
 def _serve(settings: Settings, lock: StateLock) -> None:
-    from coterie.api.app import make_embedded, make_state
+    from coterie.api.app import make_providers, make_state
     from coterie.api.server import PortTakenError, listen, run
     from coterie.observe import log
 
@@ -70,7 +70,7 @@ def _serve(settings: Settings, lock: StateLock) -> None:
     with listener:
         # Only now: nothing is downloaded for a server that cannot run.
         _bring_models(settings)
-        state = make_state(settings, [make_embedded(settings)])
+        state = make_state(settings, make_providers(settings))
         url = _url(settings, listener)
         lock.tell(url)
         run(state, listener, lambda: _greet(settings, url))
@@ -82,7 +82,7 @@ def _model_flag(text: str) -> dict[str, Any]:
 
 
 def _with_default_model(settings: Settings) -> Settings:
-    if settings.models:
+    if settings.models or settings.providers:
         return settings
     model = ModelSettings(name=DEFAULT_MODEL, engine=settings.engine)
     return settings.model_copy(update={"models": (model,)})
@@ -115,12 +115,13 @@ def _url(settings: Settings, listener: socket.socket) -> str:
 def _greet(settings: Settings, url: str) -> None:
     """What a newcomer needs: the address, the key, and a request that works as it stands."""
     keys = settings.server.api_keys
-    lines = ["", f"Coterie serves {', '.join(model.name for model in settings.models)} at {url}/v1"]
+    model, served = _what_is_served(settings)
+    lines = ["", f"Coterie serves {served} at {url}/v1"]
     lines.append(f"API key: {keys[0]}" if keys else "API key: none needed (any text will do)")
     if not keys and settings.server.host not in ("127.0.0.1", "::1", "localhost"):
         lines.append("WARNING: everybody who reaches this address is served; set 'server.api_keys'.")
     key = [f"  -H 'Authorization: Bearer {keys[0]}' \\"] if keys else []
-    body = f'{{"model": "{settings.models[0].name}", "messages": [{{"role": "user", "content": "Say hello!"}}]}}'
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Say hello!"}}]}}'
     lines += [
         "Try it:",
         "",
@@ -132,6 +133,18 @@ def _greet(settings: Settings, url: str) -> None:
     ]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def _what_is_served(settings: Settings) -> tuple[str, str]:
+    """A model to try, and what to say of all of them."""
+    names = [model.name for model in settings.models]
+    for provider in settings.providers:
+        names += [model.name for model in provider.served]
+    discovered = [provider.name for provider in settings.providers if not provider.models]
+    parts = [", ".join(names)] if names else []
+    if discovered:
+        parts.append(f"what {', '.join(discovered)} {'lists' if len(discovered) == 1 else 'list'}")
+    return (names[0] if names else "MODEL"), " and ".join(parts)
 
 
 def _refuse(problem: str, remedy: str) -> None:
