@@ -18,8 +18,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from coterie.wire.origin import Origin
+
 DEFAULT_MODEL = "smollm2-135m-instruct"
 """The catalogue's model that is served where none is configured."""
+
+EMBEDDED = "embedded"
+"""The name of the provider that runs models in this machine's own engines."""
 
 ENV_PREFIX = "COTERIE_"
 
@@ -106,6 +111,97 @@ class ModelSettings(_Table):
         return self
 
 
+class ProviderModel(_Table):
+    """One model of a provider."""
+
+    name: Name = Field(description="what clients call it")
+    upstream: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
+        None, description="what the provider calls it, where that is another name"
+    )
+    context_tokens: int = Field(0, ge=0, description="its context there; 0: as the provider says, if it does")
+
+    @property
+    def upstream_name(self) -> str:
+        """What the provider calls it."""
+        return self.upstream or self.name
+
+
+_HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
+_HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{0,4096}$")]
+_OWN_HEADERS = frozenset(
+    {"host", "connection", "content-length", "transfer-encoding", "content-type", "accept-encoding"}
+)
+
+
+class ProviderSettings(_Table):
+    """Another server that generates: anything that speaks OpenAI's API over HTTP."""
+
+    name: Name = Field(description="what logs, metrics and 'x-coterie-provider' call it")
+    base_url: str = Field(description="its address, as an OpenAI SDK takes it: 'http://10.0.0.2:8000/v1'")
+    api_key_env: str | None = Field(None, min_length=1, description="the environment variable that holds its key")
+    headers: dict[_HeaderName, _HeaderValue] = Field({}, description="further headers for each request")
+    ca_file: Path | None = Field(None, description="certificates to trust beside the system's")
+    models: tuple[ProviderModel | Name, ...] = Field(
+        (), description="what it serves: names, or tables with 'name' and 'upstream'; empty: whatever it lists"
+    )
+    discovery_interval_s: PositiveSeconds = Field(60.0, description="how often its list of models is read")
+    priority: int = Field(0, ge=-1000, le=1000, description="lower is asked first; equals share the load")
+    weight: float = Field(1.0, gt=0, le=1000, description="share of the load among equals")
+    concurrency: int = Field(256, ge=1, le=100_000, description="requests at once; others wait or go elsewhere")
+    connect_timeout_s: PositiveSeconds = Field(5.0, description="for the connection, TLS included")
+    first_token_timeout_s: PositiveSeconds = Field(60.0, description="from the request to the first token")
+    idle_timeout_s: PositiveSeconds = Field(60.0, description="between two tokens")
+    total_timeout_s: PositiveSeconds = Field(900.0, description="for the whole answer")
+    continuation: Literal["none", "assistant", "vllm", "prefix"] = Field(
+        "assistant",
+        description="how to ask it to go on with a broken answer: an assistant message at the end (llama.cpp, Ollama, "
+        "OpenRouter), the same with 'continue_final_message' (vLLM, SGLang), with 'prefix' (Mistral, DeepSeek), or not",
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        Origin.parse(url)
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _not_ours(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in _OWN_HEADERS:
+                raise ValueError(f"the header '{name}' is written by the server itself")
+        return headers
+
+    @property
+    def served(self) -> tuple[ProviderModel, ...]:
+        """The configured models."""
+        return tuple(ProviderModel(name=model) if isinstance(model, str) else model for model in self.models)
+
+    def key(self, environ: Mapping[str, str]) -> str | None:
+        """Its key. Raises :class:`ConfigError` where the variable is not set."""
+        if self.api_key_env is None:
+            return None
+        key = environ.get(self.api_key_env, "").strip()
+        if not key:
+            problem = f"the environment variable {self.api_key_env} is not set"
+            raise ConfigError([f"provider {self.name}: api_key_env: {problem}"])
+        return key
+
+
+class DispatchSettings(_Table):
+    """How requests are spread over providers, and what is done when one fails."""
+
+    attempts: int = Field(3, ge=1, le=20, description="tries of one request in all, on whatever providers")
+    retry_window_s: Seconds = Field(120.0, description="no new try begins later than this after the first")
+    retry_wait_s: Seconds = Field(5.0, description="waiting before tries in all, where a provider asks for a delay")
+    continuation: bool = Field(True, description="go on elsewhere with an answer that broke off")
+    queue: int = Field(1024, ge=0, le=1_000_000, description="requests that may wait for a provider with room")
+    queue_timeout_s: PositiveSeconds = Field(60.0, description="for a provider with room")
+    open_after: int = Field(3, ge=1, le=1000, description="failures in a row after which a provider is left alone")
+    open_s: PositiveSeconds = Field(5.0, description="for how long at first; doubles with each failed probe")
+    open_max_s: PositiveSeconds = Field(60.0, description="for how long at most")
+
+
 class Settings(_Table):
     """Everything that can be configured."""
 
@@ -115,7 +211,9 @@ class Settings(_Table):
     server: ServerSettings = Field(default_factory=ServerSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
-    models: tuple[ModelSettings, ...] = Field((), description="empty: the default model")
+    models: tuple[ModelSettings, ...] = Field((), description="empty: the default model, if there are no providers")
+    providers: tuple[ProviderSettings, ...] = Field((), description="other servers that generate")
+    dispatch: DispatchSettings = Field(default_factory=DispatchSettings)
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="from which level on to log")
 
     @field_validator("models")
@@ -126,6 +224,15 @@ class Settings(_Table):
             if names.count(name) > 1:
                 raise ValueError(f"two models are called '{name}'")
         return models
+
+    @field_validator("providers")
+    @classmethod
+    def _distinct_providers(cls, providers: tuple[ProviderSettings, ...]) -> tuple[ProviderSettings, ...]:
+        names = [provider.name for provider in providers]
+        for name in names:
+            if names.count(name) > 1 or name == EMBEDDED:
+                raise ValueError(f"two providers are called '{name}'")
+        return providers
 
     @property
     def models_dir(self) -> Path:

@@ -26,6 +26,7 @@ from tests.support.models import chat, damaged_copy, long_chat
 from tests.support.server import RawStream, Server, eventually, exchange
 
 from coterie.errors import CATALOGUE
+from coterie.errors.entries import RELAYED
 
 CLASSES: Final[Mapping[int, type[APIStatusError]]] = {
     400: openai.BadRequestError,
@@ -39,8 +40,11 @@ CLASSES: Final[Mapping[int, type[APIStatusError]]] = {
 
 UNREACHABLE: Final[Mapping[str, str]] = {
     "internal_error": "a bug, which no test of a whole server can order; the edge's unit tests raise one",
-    "upstream_stream_interrupted": "the embedded engine's own failures have other codes; unit tests of the machines",
-    "upstream_protocol_error": "the same",
+    **{
+        entry.code: "what only an HTTP provider can cause; see test_provider_errors"
+        for entry in CATALOGUE.values()
+        if entry.fault == "upstream" or entry in RELAYED
+    },
 }
 
 _RUNS: Final = [

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 import uuid
@@ -29,7 +30,8 @@ from coterie.api.state import AppState
 from coterie.dialects.chat import ParsedRequest
 from coterie.dialects.chunk_stream import ChunkStream
 from coterie.errors import ApiError
-from coterie.wire.lingua import Chunk
+from coterie.observe.timing import Timing
+from coterie.wire.lingua import RESTART, Chunk
 
 _log = logging.getLogger(__name__)
 
@@ -64,19 +66,26 @@ class DialectMachines:
 class GenerationAnswer:
     """An ASGI application that answers one parsed request."""
 
-    def __init__(self, state: AppState, parsed: ParsedRequest, machines: DialectMachines) -> None:
+    def __init__(self, state: AppState, parsed: ParsedRequest, machines: DialectMachines, timing: Timing) -> None:
         self._state = state
         self._parsed = parsed
         self._machines = machines
+        self._timing = timing
         self._model = parsed.generation.model
-        self._chunks = state.router.provider_of(self._model).generate(parsed.generation)
+        state.router.check(self._model)
+        generation = dataclasses.replace(parsed.generation, streamed=parsed.stream)
+        self._chunks = state.router.generate(generation, timing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Generate and answer."""
         exchange: Exchange = scope["coterie.exchange"]
-        async with contextlib.aclosing(self._chunks), attended(self._state, exchange, receive) as request:
-            await (self._stream(exchange, request) if self._parsed.stream else self._plain(exchange))
-            self._state.metrics.latency.labels(self._model).observe(time.perf_counter() - exchange.started_s)
+        exchange.timing = self._timing
+        try:
+            async with contextlib.aclosing(self._chunks), attended(self._state, exchange, receive) as request:
+                await (self._stream(exchange, request) if self._parsed.stream else self._plain(exchange))
+                self._state.metrics.latency.labels(self._model).observe(time.perf_counter() - exchange.started_s)
+        finally:
+            self._state.metrics.queue_wait.labels(self._model).observe(self._timing.queue_s)
 
     def _new(self, make: Callable[..., Any], **options: Any) -> Any:
         answer_id = f"{self._machines.id_prefix}{uuid.uuid4().hex}"
@@ -85,9 +94,12 @@ class GenerationAnswer:
     async def _plain(self, exchange: Exchange) -> None:
         fold: Fold = self._new(self._machines.fold)
         async for chunk in self._chunks:
-            fold.feed(chunk)
+            if chunk is RESTART:
+                fold = self._new(self._machines.fold)
+            else:
+                fold.feed(chunk)
         answer = fold.end()
-        self._state.metrics.count_usage(self._model, answer["usage"])
+        self._state.metrics.count_usage(self._model, answer.get("usage"))
         await send_json(exchange, orjson.dumps(answer))
 
     async def _stream(self, exchange: Exchange, request: ActiveRequest) -> None:

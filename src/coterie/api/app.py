@@ -21,17 +21,27 @@ from coterie.models.store import ModelStore
 from coterie.observe.metrics import Metrics
 from coterie.providers.base import ModelCard, Provider
 from coterie.providers.embedded import EmbeddedModel, EmbeddedProvider
+from coterie.providers.http import provider_from
 
 
 def make_state(settings: Settings, providers: Sequence[Provider]) -> AppState:
     """What the routes share, for ``providers``."""
-    router = Router(providers)
+    router = Router(providers, settings.dispatch)
     return AppState(settings, router, Metrics(router.status), KeyRing(settings.server.api_keys))
 
 
 def make_app(state: AppState) -> Edge:
     """The ASGI application."""
     return Edge(make_router(state), state.metrics, state.settings.server.cors_origins)
+
+
+def make_providers(settings: Settings) -> list[Provider]:
+    """Every configured provider; the embedded one where there are models for it.
+
+    Raises ``ModelError`` for a model's file that is not there or no model, ``ConfigError`` for a key that is not set.
+    """
+    embedded: list[Provider] = [make_embedded(settings)] if settings.models else []
+    return [*embedded, *(provider_from(provider) for provider in settings.providers)]
 
 
 def make_embedded(settings: Settings) -> EmbeddedProvider:

@@ -29,6 +29,7 @@ from coterie.errors import ApiError
 from coterie.errors.render import http_body, http_headers
 from coterie.observe import log
 from coterie.observe.metrics import Metrics
+from coterie.observe.timing import Timing
 
 _log = logging.getLogger("coterie.access")
 
@@ -96,6 +97,12 @@ class Edge:
             exchange.code or "-",
             (time.perf_counter() - exchange.started_s) * 1000,
         )
+        if exchange.timing is not None and exchange.timing.attempts:
+            # A stream's head went out before most of this was known.
+            timing = exchange.timing
+            _log.info(
+                "timing %s %s, continued %d times", timing.provider, timing.header().decode(), timing.continuations
+            )
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         if not self._origins:
@@ -125,6 +132,8 @@ class Exchange:
         self.status = 0
         self.outcome = "ok"
         self.code = ""
+        self.timing: Timing | None = None
+        """Where the time went, once the request was given to providers."""
         self._send = send
         self._headers = [*headers, (b"x-request-id", self.request_id.encode())]
 
@@ -138,9 +147,17 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             known = {name for name, _ in message.get("headers", ())}
-            extra = [header for header in self._headers if header[0] not in known]
+            extra = [header for header in (*self._headers, *self._timing_headers()) if header[0] not in known]
             message = {**message, "headers": [*message.get("headers", ()), *extra]}
         await self._send(message)
+
+    def _timing_headers(self) -> list[tuple[bytes, bytes]]:
+        if self.timing is None:
+            return []
+        headers = [(b"x-timing", self.timing.header())]
+        if self.timing.attempts:
+            headers.append((b"x-coterie-provider", self.timing.provider.encode()))
+        return headers
 
     def note(self, error: ApiError) -> None:
         """Remember how the request ended, and log what the client is not told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,19 +17,23 @@ from coterie.api.answer import DialectMachines, GenerationAnswer, attended, send
 from coterie.api.body import read_object
 from coterie.api.openapi import PAGE, openapi
 from coterie.api.state import AppState
-from coterie.dialects.chat import ParsedRequest, parse_chat
+from coterie.dialects.chat import DialectLimits, ParsedRequest, parse_chat, parse_chat_openly
 from coterie.dialects.chat_fold import ChatFold
 from coterie.dialects.chat_stream import ChatStream
-from coterie.dialects.completions import CompletionFold, CompletionStream, parse_completion
-from coterie.dialects.embeddings import parse_embeddings, render_embeddings
+from coterie.dialects.completions import CompletionFold, CompletionStream, parse_completion, parse_completion_openly
+from coterie.dialects.embeddings import parse_embeddings, parse_embeddings_openly, render_embeddings
+from coterie.dispatch.router import Reading
 from coterie.errors import ApiError
 from coterie.observe.metrics import CONTENT_TYPE
+from coterie.observe.timing import Timing
 from coterie.providers.base import ModelCard
 from coterie.version import __version__
+from coterie.wire.lingua import Generation
 
 CHAT = DialectMachines("chatcmpl-", ChatStream, ChatFold)
 COMPLETIONS = DialectMachines("cmpl-", CompletionStream, CompletionFold)
 
+Parse = Callable[[dict[str, Any], DialectLimits], ParsedRequest]
 Handler = Callable[[Request, AppState], Awaitable[ASGIApp]]
 
 
@@ -53,25 +58,28 @@ def make_router(state: AppState) -> Router:
 
 async def chat_completions(request: Request, state: AppState) -> ASGIApp:
     """``POST /v1/chat/completions``."""
-    parsed = parse_chat(await read_object(request, state.settings.limits), state.dialect_limits)
-    return _generation(state, parsed, CHAT)
+    return await _generation(request, state, CHAT, parse_chat, parse_chat_openly)
 
 
 async def completions(request: Request, state: AppState) -> ASGIApp:
     """``POST /v1/completions``."""
-    parsed = parse_completion(await read_object(request, state.settings.limits), state.dialect_limits)
-    return _generation(state, parsed, COMPLETIONS)
+    return await _generation(request, state, COMPLETIONS, parse_completion, parse_completion_openly)
 
 
 async def embeddings(request: Request, state: AppState) -> ASGIApp:
     """``POST /v1/embeddings``."""
-    parsed = parse_embeddings(await read_object(request, state.settings.limits))
-    provider = state.router.provider_of(parsed.embedding.model)
+    timing = _timing(request)
+    body = await read_object(request, state.settings.limits)
+    closed = state.router.reading(body.get("model")) is Reading.KNOWN
+    parsed = parse_embeddings(body) if closed else parse_embeddings_openly(body)
+    _parsed(timing)
+    state.router.check(parsed.embedding.model)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["coterie.exchange"]
+        exchange.timing = timing
         async with attended(state, exchange, receive):
-            embedded = await provider.embed(parsed.embedding)
+            embedded = await state.router.embed(parsed.embedding, timing)
             await send_json(exchange, orjson.dumps(render_embeddings(parsed, embedded)))
 
     return answer
@@ -101,6 +109,8 @@ async def status(request: Request, state: AppState) -> ASGIApp:
             "ready": _is_ready(state),
             "active_requests": len(state.active),
             "engines": state.router.status(),
+            "providers": state.router.report(),
+            "waiting": state.router.seats.waiting,
         }
     )
 
@@ -139,8 +149,38 @@ def _is_ready(state: AppState) -> bool:
     return state.router.ready() and not state.active.draining
 
 
-def _generation(state: AppState, parsed: ParsedRequest, machines: DialectMachines) -> ASGIApp:
-    return GenerationAnswer(state, parsed, machines)
+async def _generation(
+    request: Request, state: AppState, machines: DialectMachines, parse: Parse, parse_openly: Parse
+) -> ASGIApp:
+    """Read a request in the way of those who serve its model."""
+    timing = _timing(request)
+    body = await read_object(request, state.settings.limits)
+    reading = state.router.reading(body.get("model"))
+    limits = state.dialect_limits
+    parsed = parse(body, limits) if reading is Reading.KNOWN else parse_openly(body, limits)
+    if reading is Reading.BOTH:
+        generation = dataclasses.replace(parsed.generation, known=_known(parse, body, limits))
+        parsed = dataclasses.replace(parsed, generation=generation)
+    _parsed(timing)
+    return GenerationAnswer(state, parsed, machines, timing)
+
+
+def _known(parse: Parse, body: dict[str, Any], limits: DialectLimits) -> Generation | ApiError:
+    try:
+        return parse(body, limits).generation
+    except ApiError as error:
+        return error
+
+
+def _timing(request: Request) -> Timing:
+    """The clock of a request; until here it was let in."""
+    timing = Timing(request.scope["coterie.exchange"].started_s)
+    timing.admit_s = time.perf_counter() - timing.started_s
+    return timing
+
+
+def _parsed(timing: Timing) -> None:
+    timing.parse_s = time.perf_counter() - timing.started_s - timing.admit_s
 
 
 def _card(card: ModelCard) -> dict[str, Any]:

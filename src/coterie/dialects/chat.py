@@ -1,7 +1,12 @@
 """The chat dialect: a body into a :class:`Generation`. Pure.
 
-``parse`` checks in this order: parameters that cannot be honoured, shape and bounds of every field, then what no single
-field shows (tools, pairs of calls and results, pictures, combinations). The first thing that is wrong is the answer.
+``parse_chat`` checks in this order: parameters that cannot be honoured, shape and bounds of every field, then what no
+single field shows (tools, pairs of calls and results, pictures, combinations). The first thing that is wrong is the
+answer.
+
+``parse_chat_openly`` is for models that other servers serve. They honour more than is known here (samplers, kinds of
+content, tools of their own), so only what is known is checked, everything passes as it came, and the rest is theirs to
+judge: their refusals are relayed.
 """
 
 from __future__ import annotations
@@ -15,9 +20,11 @@ from coterie.dialects.conversation import check_conversation
 from coterie.dialects.json_schema import check_schema, check_schemas
 from coterie.dialects.schema_shape import check_shape
 from coterie.dialects.support import CHAT_UNSUPPORTED, WITHOUT_EFFECT, refuse_unsupported
-from coterie.dialects.validation import validate
+from coterie.dialects.validation import validate, validate_openly
 from coterie.errors import ApiError
 from coterie.wire.lingua import Generation
+
+_OPEN_EDGE_FIELDS: Final = frozenset({"model", "stream", "stream_options", "n", "prompt"})
 
 _EDGE_FIELDS: Final = frozenset({"model", "stream", "stream_options", "n", *WITHOUT_EFFECT})
 """Fields that are the edge's, not the provider's."""
@@ -47,7 +54,7 @@ def parse_chat(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRequest:
     _check_count(body, limits)
     fields = refuse_unsupported(body, CHAT_UNSUPPORTED)
     request = validate(ChatRequest, fields)
-    check_sampling(request, limits)
+    check_streaming(fields, limits)
     _check_combinations(request)
     loose = _check_tools(request)
     _check_format(request)
@@ -64,19 +71,44 @@ def parse_chat(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRequest:
     )
 
 
+def parse_chat_openly(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRequest:
+    """Check what is known of a chat request, and pass everything. Raises ``ApiError``."""
+    check_model(body)
+    _check_count(body, limits)
+    validate_openly(ChatRequest, body)
+    return opened(body, limits, Generation(body["model"], passed_openly(body), body.get("n") or 1))
+
+
+def passed_openly(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider is given of a body that was read openly."""
+    return {name: value for name, value in body.items() if name not in _OPEN_EDGE_FIELDS}
+
+
+def opened(body: Mapping[str, Any], limits: DialectLimits, generation: Generation) -> ParsedRequest:
+    """How to answer a request that was read openly. Raises ``ApiError``."""
+    check_streaming(body, limits)
+    options = body.get("stream_options") or {}
+    return ParsedRequest(
+        generation=generation,
+        stream=bool(body.get("stream")),
+        include_usage=bool(options.get("include_usage")),
+        choices=generation.choices,
+    )
+
+
 def check_model(body: Mapping[str, Any]) -> None:
     """An absent or empty model is the same mistake, and the first to be told."""
     if body.get("model") in (None, ""):
         raise ApiError("missing_required_parameter", param="model")
 
 
-def check_sampling(request: Any, limits: DialectLimits) -> None:
+def check_streaming(body: Mapping[str, Any], limits: DialectLimits) -> None:
     """What chat and text completions have in common beyond their fields."""
-    if request.stream_options is not None and not request.stream:
+    if body.get("stream_options") is not None and not body.get("stream"):
         reason = "the 'stream_options' parameter is only allowed when 'stream' is enabled"
         raise ApiError("invalid_value", param="stream_options", reason=reason)
-    if (request.n or 1) > limits.choices:
-        raise ApiError("integer_above_max_value", param="n", limit=limits.choices, actual=request.n)
+    if (body.get("n") or 1) > limits.choices:
+        raise ApiError("integer_above_max_value", param="n", limit=limits.choices, actual=body["n"])
 
 
 def _check_count(body: Mapping[str, Any], limits: DialectLimits) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coterie.dialects.choices import Choices
+from coterie.wire.choices import Choices
 from coterie.wire.lingua import Chunk
 
 
@@ -14,10 +14,13 @@ class ChatFold:
     def __init__(self, answer_id: str, created: int, model: str, *, choices: int) -> None:
         self._choices = Choices(choices)
         self._messages = [_Message() for _ in range(choices)]
+        self._extra: dict[str, Any] = {}
         self._head = {"id": answer_id, "object": "chat.completion", "created": created, "model": model}
 
     def feed(self, chunk: Chunk) -> None:
         """Take ``chunk`` in. Raises ``ApiError``."""
+        if "extra" in chunk:
+            self._extra.update(chunk["extra"])
         for choice in self._choices.admit(chunk):
             self._messages[choice["index"]].add(choice)
 
@@ -25,12 +28,17 @@ class ChatFold:
         """The whole answer. Raises ``ApiError`` where it is not whole."""
         self._choices.check_whole()
         choices = [message.choice(index) for index, message in enumerate(self._messages)]
-        return {**self._head, "choices": choices, "usage": self._choices.usage}
+        answer = {**self._head, "choices": choices}
+        if self._choices.usage is not None:
+            answer["usage"] = self._choices.usage
+        return answer | {name: value for name, value in self._extra.items() if name not in answer}
 
 
 class _Message:
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
+        self._others: dict[str, Any] = {}
+        self._extra: dict[str, Any] = {}
         self._calls: list[dict[str, Any]] = []
         self._logprobs: dict[str, list[dict[str, Any]]] = {"content": [], "refusal": []}
         self._finish: str | None = None
@@ -40,8 +48,13 @@ class _Message:
             if name == "tool_calls":
                 for fragment in value:
                     self._add_call(fragment)
-            else:
+            elif isinstance(value, str):
                 self._texts.setdefault(name, []).append(value)
+            elif isinstance(value, list):
+                self._others[name] = [*self._others.get(name, ()), *value]
+            else:
+                self._others[name] = value
+        self._extra.update(choice.get("extra") or {})
         for name, entries in (choice["logprobs"] or {}).items():
             self._logprobs[name] += entries or []
         self._finish = choice["finish_reason"] or self._finish
@@ -52,12 +65,14 @@ class _Message:
             "role": "assistant",
             "content": texts.pop("content", None if self._calls else ""),
             "refusal": texts.pop("refusal", None),
+            **self._others,
             **texts,
         }
         if self._calls:
             message["tool_calls"] = self._calls
         logprobs = {name: entries or None for name, entries in self._logprobs.items()}
         return {
+            **self._extra,
             "index": index,
             "message": message,
             "logprobs": logprobs if any(logprobs.values()) else None,

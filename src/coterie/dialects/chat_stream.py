@@ -20,9 +20,11 @@ class ChatStream(ChunkStream):
         delta = choice["delta"]
         if choice["first"]:
             delta = {"role": "assistant", "content": None if "tool_calls" in delta else "", **delta}
-        return {
+        wire = {
             "index": choice["index"],
             "delta": delta,
             "logprobs": choice["logprobs"],
             "finish_reason": choice["finish_reason"],
         }
+        extra = choice.get("extra")
+        return {**extra, **wire} if extra else wire

@@ -5,13 +5,15 @@ The rules of what comes out, for any chunks that go in:
 * every event is ``data: {json}`` and a blank line, LF only; nothing else is ever written (``event:``, ``id:``,
   ``retry:`` each break an official SDK);
 * all chunks have the same ``id``, ``created`` and ``model``;
-* where usage was asked for, every chunk has ``usage: null`` and the last before ``[DONE]`` has it, with no choices;
+* where usage was asked for, every chunk has ``usage: null`` and the last before ``[DONE]`` has it, with no choices (it
+  is missing where the provider does not count);
+* a field that is not known here never takes the place of one that is;
 * the stream ends exactly once: by :meth:`end` with every choice finished, or by :meth:`fail` with one error frame
   and no finish reason after it; both send ``[DONE]`` last. After the end, every method returns nothing;
 * a stream does not both succeed and fail: the finish reason that makes the answer look whole is held back until
   :meth:`end` has found that it is.
 
-``feed`` raises ``ApiError`` for chunks that break the rules of :mod:`coterie.dialects.choices`; the caller then fails
+``feed`` raises ``ApiError`` for chunks that break the rules of :mod:`coterie.wire.choices`; the caller then fails
 the stream with it. It returns nothing until something semantic came, so whoever holds the HTTP status until the first
 event holds it until there is an answer.
 """
@@ -23,9 +25,9 @@ from typing import Any
 
 import orjson
 
-from coterie.dialects.choices import Choices
 from coterie.errors import ApiError
 from coterie.errors.render import DONE, chat_frames
+from coterie.wire.choices import Choices
 from coterie.wire.lingua import Chunk
 
 
@@ -40,6 +42,7 @@ class ChunkStream(ABC):
     def __init__(self, answer_id: str, created: int, model: str, *, choices: int, include_usage: bool) -> None:
         self._choices = Choices(choices, calls=self.calls)
         self._held: dict[str, Any] | None = None
+        self._extra: dict[str, Any] = {}
         self._include_usage = include_usage
         self._ended = False
         self._head: dict[str, Any] = {"id": answer_id, "object": self.kind, "created": created, "model": model}
@@ -58,6 +61,9 @@ class ChunkStream(ABC):
         if self._ended:
             return []
         said = self._choices.admit(chunk)
+        if "extra" in chunk:
+            # Where the chunk itself says nothing, they go out with the next that does.
+            self._extra.update(chunk["extra"])
         if said and self._choices.finished:
             said[-1:] = self._hold(said[-1])
         return [self._choice_event(choice) for choice in said]
@@ -69,7 +75,7 @@ class ChunkStream(ABC):
         self._choices.check_whole()
         self._ended = True
         events = [] if self._held is None else [self._choice_event(self._held)]
-        if self._include_usage:
+        if self._include_usage and self._choices.usage is not None:
             events.append(self._event(choices=[], usage=self._choices.usage))
         return [*events, DONE]
 
@@ -86,13 +92,16 @@ class ChunkStream(ABC):
             self._held = last
             return []
         self._held = {**last, "delta": {}, "logprobs": None, "first": False}
-        return [{**last, "finish_reason": None}]
+        return [{**last, "finish_reason": None, "extra": None}]
 
     def _choice_event(self, choice: dict[str, Any]) -> bytes:
         return self._event(choices=[self.wire_choice(choice)])
 
     def _event(self, *, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         chunk = {**self._head, "choices": choices}
+        if self._extra:
+            chunk |= {name: value for name, value in self._extra.items() if name not in chunk}
+            self._extra = {}
         if self._include_usage:
             chunk["usage"] = usage
         return b"data: " + orjson.dumps(chunk) + b"\n\n"

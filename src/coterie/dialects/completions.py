@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, Tag
 
-from coterie.dialects.chat import DialectLimits, ParsedRequest, check_model, check_sampling
+from coterie.dialects.chat import DialectLimits, ParsedRequest, check_model, check_streaming, opened, passed_openly
 from coterie.dialects.chat_models import Sampling
-from coterie.dialects.choices import Choices
 from coterie.dialects.chunk_stream import ChunkStream
 from coterie.dialects.support import COMPLETIONS_UNSUPPORTED, refuse_unsupported
-from coterie.dialects.validation import by_type, tag, validate
+from coterie.dialects.validation import by_type, tag, validate, validate_openly
 from coterie.errors import ApiError
+from coterie.wire.choices import Choices
 from coterie.wire.lingua import Chunk, Generation, Prompt
 
 DEFAULT_MAX_TOKENS: Final = 16
@@ -65,11 +65,9 @@ def parse_completion(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRe
     check_model(body)
     fields = refuse_unsupported(body, COMPLETIONS_UNSUPPORTED)
     request = validate(CompletionRequest, fields)
-    check_sampling(request, limits)
-    prompts = parse_prompts(fields["prompt"], "prompt")
+    check_streaming(fields, limits)
     n = request.n or 1
-    if len(prompts) * n > limits.choices:
-        raise ApiError("array_above_max_length", param="prompt", limit=limits.choices // n, actual=len(prompts))
+    prompts = _counted_prompts(fields["prompt"], n, limits)
     passed = {name: value for name, value in fields.items() if name not in _EDGE_FIELDS and value is not None}
     passed.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if request.logprobs is not None:
@@ -80,6 +78,23 @@ def parse_completion(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRe
         include_usage=bool(request.stream_options and request.stream_options.include_usage),
         choices=len(prompts) * n,
     )
+
+
+def parse_completion_openly(body: Mapping[str, Any], limits: DialectLimits) -> ParsedRequest:
+    """Check what is known of a completions request, and pass everything. Raises ``ApiError``."""
+    check_model(body)
+    validate_openly(CompletionRequest, body)
+    n = body.get("n") or 1
+    prompts = _counted_prompts(body["prompt"], n, limits)
+    generation = Generation(body["model"], passed_openly(body), n, prompts, prompt_param="prompt")
+    return opened(body, limits, generation)
+
+
+def _counted_prompts(value: Any, n: int, limits: DialectLimits) -> tuple[Prompt, ...]:
+    prompts = parse_prompts(value, "prompt")
+    if len(prompts) * n > limits.choices:
+        raise ApiError("array_above_max_length", param="prompt", limit=limits.choices // n, actual=len(prompts))
+    return prompts
 
 
 def parse_prompts(value: Any, param: str) -> tuple[Prompt, ...]:
@@ -157,7 +172,8 @@ class CompletionFold:
             }
             for index, texts in enumerate(self._texts)
         ]
-        return {**self._head, "choices": choices, "usage": self._choices.usage}
+        answer = {**self._head, "choices": choices}
+        return answer if self._choices.usage is None else {**answer, "usage": self._choices.usage}
 
 
 def _entries(choice: dict[str, Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from coterie.dialects.chat import check_model
 from coterie.dialects.chat_models import Identifier
 from coterie.dialects.completions import parse_prompts
 from coterie.dialects.support import EMBEDDINGS_UNSUPPORTED, refuse_unsupported
-from coterie.dialects.validation import Strict, by_type, tag, validate
+from coterie.dialects.validation import Strict, by_type, tag, validate, validate_openly
 from coterie.errors import ApiError
 from coterie.wire.lingua import Embedded, Embedding
 
@@ -53,6 +53,29 @@ def parse_embeddings(body: Mapping[str, Any]) -> ParsedEmbeddings:
     if len(inputs) > MAX_INPUTS:
         raise ApiError("array_above_max_length", param="input", limit=MAX_INPUTS, actual=len(inputs))
     return ParsedEmbeddings(Embedding(request.model, inputs), request.encoding_format == "base64")
+
+
+def parse_embeddings_openly(body: Mapping[str, Any]) -> ParsedEmbeddings:
+    """Check what is known of an embeddings request, and pass everything. Raises ``ApiError``.
+
+    What a provider cannot honour that knows OpenAI's parameters alone is told in ``Embedding.refusal``.
+    """
+    check_model(body)
+    validate_openly(EmbeddingsRequest, body)
+    inputs = parse_prompts(body["input"], "input")
+    if len(inputs) > MAX_INPUTS:
+        raise ApiError("array_above_max_length", param="input", limit=MAX_INPUTS, actual=len(inputs))
+    extra = {name: value for name, value in body.items() if name not in ("model", "input", "encoding_format")}
+    embedding = Embedding(body["model"], inputs, extra, _refusal(body))
+    return ParsedEmbeddings(embedding, body.get("encoding_format") == "base64")
+
+
+def _refusal(body: Mapping[str, Any]) -> ApiError | None:
+    try:
+        parse_embeddings(body)
+    except ApiError as error:
+        return error
+    return None
 
 
 def render_embeddings(parsed: ParsedEmbeddings, embedded: Embedded) -> dict[str, Any]:

@@ -14,7 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)  # fmt: skip
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from coterie.errors import ApiError
@@ -30,8 +38,8 @@ class Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_flood(cls, value: Any) -> Any:
-        if isinstance(value, dict) and len(value) > len(cls.model_fields):
+    def _no_flood(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) and info.context is not _OPEN:
             known = {field.alias or name for name, field in cls.model_fields.items()}
             unknown = next(name for name in value if name not in known)
             raise PydanticCustomError("unknown_member", "too many members", {"name": unknown})
@@ -47,6 +55,30 @@ def validate(model: type[Model], body: Mapping[str, Any]) -> Model:
         return model.model_validate(body)
     except ValidationError as error:
         raise to_api_error(error.errors(include_url=False)[0]) from None
+
+
+def validate_openly(model: type[BaseModel], body: Mapping[str, Any]) -> None:
+    """Check the fields of ``body`` that are known here; others, and members of unions that are not, may be anything.
+
+    Raises the ``ApiError`` of the first known thing that is wrong.
+    """
+    try:
+        model.model_validate(body, extra="allow", context=_OPEN)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            if not _is_unknown_member(detail):
+                raise to_api_error(detail) from None
+
+
+def _is_unknown_member(detail: Any) -> bool:
+    """Whether an error is about a kind of message, part, tool or the like that is not known here."""
+    if detail["type"] != "by_field" or not isinstance(detail["input"], dict):
+        return False
+    return isinstance(detail["input"].get(detail["ctx"]["field"]), str)
+
+
+_OPEN: Final = {"open": True}
+"""The context of a validation that lets unknown fields pass."""
 
 
 def tag(value: str) -> str:

@@ -1,20 +1,43 @@
-"""Which provider serves a model."""
+"""The providers of a running server, and what is known of each: where a request finds those that can serve it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
+from coterie.config import DispatchSettings
+from coterie.dispatch import failover
+from coterie.dispatch.choice import Candidate
+from coterie.dispatch.health import Health, HealthRules
+from coterie.dispatch.seats import Seats, now_s
+from coterie.dispatch.tally import Tally
 from coterie.errors import ApiError
+from coterie.observe.timing import Timing
 from coterie.providers.base import ModelCard, Provider
+from coterie.wire.lingua import Attempt, Chunks, Embedded, Embedding, Generation
+
+
+class Reading(Enum):
+    """How a request for a model is to be read: by those who serve it."""
+
+    KNOWN = "known"
+    """All take only the parameters that are known here (or nobody serves it)."""
+    OPEN = "open"
+    """All take others too."""
+    BOTH = "both"
 
 
 class Router:
-    """Finds the provider of a model among ``providers``; the first that has it serves it."""
+    """Asks ``providers`` by ``settings``. Their set can change while requests run (:meth:`replace`)."""
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    def __init__(self, providers: Sequence[Provider], settings: DispatchSettings | None = None) -> None:
         self.providers = tuple(providers)
+        self.settings = settings or DispatchSettings()
+        self.seats = Seats(self.settings.queue, self.settings.queue_timeout_s)
+        self.tally = Tally()
+        self._health: dict[tuple[str, str], Health] = {}
 
     def models(self) -> list[ModelCard]:
         """Every served model once, in the order of the providers."""
@@ -31,29 +54,110 @@ class Router:
                 return card
         raise ApiError("model_not_found", param="model", model=model)
 
-    def provider_of(self, model: str) -> Provider:
-        """The provider that serves ``model``. Raises ``ApiError`` ``model_not_found``."""
-        for provider in self.providers:
-            if any(card.id == model for card in provider.models()):
-                return provider
-        raise ApiError("model_not_found", param="model", model=model)
+    def reading(self, model: object) -> Reading:
+        """How to read a request for ``model``."""
+        offers = [provider.offer(model) for provider in self.providers] if isinstance(model, str) else []
+        kinds = {offer.open for offer in offers if offer is not None}
+        return Reading.BOTH if len(kinds) == 2 else Reading.OPEN if True in kinds else Reading.KNOWN
+
+    def check(self, model: str) -> None:
+        """Raise ``ApiError`` ``model_not_found`` where nobody serves ``model``."""
+        if all(provider.offer(model) is None for provider in self.providers):
+            raise ApiError("model_not_found", param="model", model=model)
+
+    def candidates(self, request: Generation | Embedding) -> list[Candidate]:
+        """Who can serve it. Raises ``model_not_found``, or the failure with which all of them would refuse it."""
+        found = self._candidates(request.model)
+        refusal = request.refusal if isinstance(request, Embedding) else request.known
+        if isinstance(refusal, ApiError):
+            found = [candidate for candidate in found if candidate.offer.open]
+            if not found:
+                raise refusal
+        return found
+
+    def generate(self, generation: Generation, timing: Timing) -> Chunks:
+        """The chunks of an answer, whoever gives it. The iterator raises ``ApiError``."""
+        return failover.answer(self, self.settings, generation, timing)
+
+    async def embed(self, embedding: Embedding, timing: Timing) -> Embedded:
+        """Vectors, from whoever computes them. Raises ``ApiError``."""
+        return await failover.embed(self, self.settings, embedding, timing)
+
+    def health(self, provider: str, model: str) -> Health:
+        """The record of a model at a provider."""
+        record = self._health.get((provider, model))
+        if record is None:
+            rules = HealthRules(self.settings.open_after, self.settings.open_s, self.settings.open_max_s)
+            record = self._health[provider, model] = Health(rules)
+        return record
 
     def ready(self) -> bool:
-        """Whether every provider could serve a request now."""
-        return all(provider.ready() for provider in self.providers)
+        """Whether every provider could serve a request now, and there is a model to ask for."""
+        return all(provider.ready() for provider in self.providers) and bool(self.models())
 
     def status(self) -> list[dict[str, Any]]:
-        """What each provider says of its models."""
+        """What each provider says of its engines."""
         return [row for provider in self.providers for row in provider.status()]
+
+    def report(self) -> list[dict[str, Any]]:
+        """One row for each provider and model: state, load, speed, failures by code since the start."""
+        return [self._row(provider, card.id) for provider in self.providers for card in provider.models()]
 
     async def start(self) -> None:
         """Start every provider."""
-        for provider in self.providers:
-            await provider.start()
+        await asyncio.gather(*(provider.start() for provider in self.providers))
 
     async def stop(self) -> None:
         """Stop every provider, whatever becomes of the others. Raises the first failure in the end."""
-        results = await asyncio.gather(*(provider.stop() for provider in self.providers), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        await _stop(self.providers)
+
+    async def replace(self, providers: Sequence[Provider]) -> None:
+        """Serve with ``providers`` from now on. Those that are new are started first, so that no request finds a gap;
+        those that are gone are stopped, which leaves their running answers alone."""
+        new = [provider for provider in providers if provider not in self.providers]
+        await asyncio.gather(*(provider.start() for provider in new))
+        gone = [provider for provider in self.providers if provider not in providers]
+        self.providers = tuple(providers)
+        names = {provider.name for provider in gone}
+        self._health = {key: record for key, record in self._health.items() if key[0] not in names}
+        await _stop(gone)
+
+    def _candidates(self, model: str) -> list[Candidate]:
+        found = []
+        for provider in self.providers:
+            offer = provider.offer(model)
+            if offer is not None:
+                found.append(Candidate(provider, offer, self.health(provider.name, model)))
+        if not found:
+            self.check(model)
+        return found
+
+    def _row(self, provider: Provider, model: str) -> dict[str, Any]:
+        health, time_s = self.health(provider.name, model), now_s()
+        offer = provider.offer(model)
+        failures = {
+            code: count
+            for (name, served, code), count in self.tally.attempts.items()
+            if (name, served) == (provider.name, model) and code not in ("ok", "client_closed")
+        }
+        return {
+            "provider": provider.name,
+            "model": model,
+            "state": health.state(time_s).value,
+            "available_in_s": round(health.available_in_s(time_s), 1),
+            "running": self.seats.running[provider.name],
+            "seats": offer.seats if offer else 0,
+            "first_token_ms": None if health.first_token_s is None else round(health.first_token_s * 1000, 1),
+            "answered": self.tally.attempts[provider.name, model, "ok"],
+            "failures": failures,
+        }
+
+
+async def _stop(providers: Sequence[Provider]) -> None:
+    results = await asyncio.gather(*(provider.stop() for provider in providers), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+__all__ = ["Attempt", "Reading", "Router"]

@@ -32,14 +32,20 @@ class Metrics:
             "coterie_e2e_request_latency_seconds", "From the request's arrival to the end of its answer.",
             ["model"], buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
+        self.queue_wait = Histogram(
+            "coterie_request_queue_time_seconds", "Waiting for a provider with room, and between attempts.",
+            ["model"], buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
         self.prompt_tokens = Counter("coterie_prompt_tokens", "Tokens of prompts.", ["model"], registry=self._registry)
         self.generation_tokens = Counter(
             "coterie_generation_tokens", "Generated tokens.", ["model"], registry=self._registry
         )
         self._registry.register(_Engines(status))
 
-    def count_usage(self, model: str, usage: dict[str, Any]) -> None:
-        """Add an answer's usage up."""
+    def count_usage(self, model: str, usage: dict[str, Any] | None) -> None:
+        """Add an answer's usage up, where it was counted."""
+        if usage is None:
+            return
         self.prompt_tokens.labels(model).inc(usage["prompt_tokens"])
         self.generation_tokens.labels(model).inc(usage.get("completion_tokens", 0))
 

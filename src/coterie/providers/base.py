@@ -17,8 +17,32 @@ class ModelCard:
     owned_by: str
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """How a provider would serve a model.
+
+    Those with a lower ``priority`` are asked first; equals share the load by ``weight``. ``seats`` are requests at
+    once (0: the provider has a queue of its own). ``context_tokens`` is 0 where nobody knows. ``open``: it takes
+    parameters that are not known here. ``continues``: it can go on with a partial assistant message.
+    """
+
+    priority: int = 0
+    weight: float = 1.0
+    seats: int = 0
+    context_tokens: int = 0
+    open: bool = False
+    continues: bool = False
+
+
 class Provider(Protocol):
     """The rules of its streams stand in :mod:`coterie.wire.lingua`."""
+
+    name: str
+    """What logs, metrics and clients call it."""
+
+    def offer(self, model: str) -> Offer | None:
+        """How it would serve ``model``; ``None``: not at all."""
+        ...
 
     def models(self) -> list[ModelCard]:
         """The models that it serves."""

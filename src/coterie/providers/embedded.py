@@ -13,12 +13,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
+from coterie.config import EMBEDDED
 from coterie.engines.llama_cpp import LlamaCppEngine
 from coterie.engines.llama_request import Job, chat_job, text_job
 from coterie.engines.slots import Ticket
 from coterie.engines.spec import EngineState, PromptCache
 from coterie.errors import ApiError
-from coterie.providers.base import ModelCard
+from coterie.providers.base import ModelCard, Offer
 from coterie.providers.fitness import check_fitness, check_inputs, check_room
 from coterie.providers.merge import merged
 from coterie.providers.tools import with_tools
@@ -40,6 +41,8 @@ class EmbeddedModel:
 class EmbeddedProvider:
     """Serves ``models`` with engines of this machine. See the module."""
 
+    name = EMBEDDED
+
     def __init__(self, models: list[EmbeddedModel]) -> None:
         self._models = {model.card.id: model for model in models}
 
@@ -47,12 +50,22 @@ class EmbeddedProvider:
         """The models that it serves."""
         return [model.card for model in self._models.values()]
 
+    def offer(self, model: str) -> Offer | None:
+        """How it would serve ``model``. The engine has a queue of its own, and cannot continue what another began."""
+        if model not in self._models:
+            return None
+        return Offer(context_tokens=self._models[model].generator.spec.context_tokens)
+
     def engines(self) -> list[LlamaCppEngine]:
         """Every engine, loaded or not."""
         return [engine for model in self._models.values() for engine in (model.generator, model.embedder)]
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Generate every choice. Raises ``ApiError``."""
+        attempt = generation.attempt
+        if isinstance(generation.known, ApiError):
+            raise generation.known
+        generation = generation.known or generation
         engine = self._models[generation.model].generator
         check_room(generation, engine.spec.slots + engine.spec.queue)
         tickets = engine.enter(len(generation.prompts or (None,)) * generation.n)
@@ -63,6 +76,8 @@ class EmbeddedProvider:
             usage = _UsageSum(generation.n)
             async with contextlib.aclosing(merged(streams) if len(streams) > 1 else _only(streams[0])) as chunks:
                 async for chunk in chunks:
+                    if attempt.queue_s is None and tickets[0].waited_s is not None:
+                        attempt.queue_s = tickets[0].waited_s
                     if chunk.get("usage"):
                         usage.add(chunk["usage"])
                     else:
@@ -73,6 +88,8 @@ class EmbeddedProvider:
 
     async def embed(self, embedding: Embedding) -> Embedded:
         """Compute vectors, some inputs at a time so that no answer of the engine grows without bound."""
+        if embedding.refusal is not None:
+            raise embedding.refusal
         engine = self._models[embedding.model].embedder
         tickets = engine.enter(1)
         try:

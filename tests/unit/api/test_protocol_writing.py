@@ -13,15 +13,20 @@ import uvicorn
 from coterie.api.app import make_app, make_state
 from coterie.api.protocol import bounded_protocol
 from coterie.config import Settings
-from coterie.providers.base import ModelCard
+from coterie.providers.base import ModelCard, Offer
 from coterie.wire.lingua import Chunks, Embedded, Embedding, Generation
 
 
 class Endless:
     """Generates as fast as it is let, until it is closed."""
 
+    name = "endless"
+
     def __init__(self) -> None:
         self.closed = asyncio.Event()
+
+    def offer(self, model: str) -> Offer | None:
+        return Offer()
 
     def models(self) -> list[ModelCard]:
         return [ModelCard("m", 1, "test")]

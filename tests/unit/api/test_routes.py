@@ -155,7 +155,9 @@ async def test_what_the_provider_is_asked_for() -> None:
     provider = ScriptedProvider((delta("a"), finish(), delta("b", 1), finish(index=1), usage()))
     body = {**CHAT, "n": 2, "temperature": 0.5, "user": "somebody"}
     assert (await client(provider).post("/v1/chat/completions", body)).status == 200
-    assert provider.generations == [Generation("m", {"messages": CHAT["messages"], "temperature": 0.5}, 2)]
+    assert provider.generations == [
+        Generation("m", {"messages": CHAT["messages"], "temperature": 0.5}, 2, streamed=False)
+    ]
 
 
 async def test_a_text_completion() -> None:
@@ -214,6 +216,8 @@ async def test_status() -> None:
         "ready": True,
         "active_requests": 0,
         "engines": provider.status(),
+        "providers": state.router.report(),
+        "waiting": 0,
     }
 
 

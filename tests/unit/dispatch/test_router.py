@@ -7,6 +7,7 @@ from tests.support.provider import ScriptedProvider
 
 from coterie.dispatch.router import Router
 from coterie.errors import ApiError
+from coterie.wire.lingua import Generation
 
 
 @pytest.fixture(name="providers")
@@ -18,17 +19,10 @@ async def test_every_model_once_in_the_providers_order(providers: list[ScriptedP
     assert [card.id for card in Router(providers).models()] == ["a", "b"]
 
 
-async def test_the_first_that_has_a_model_serves_it(providers: list[ScriptedProvider]) -> None:
-    router = Router(providers)
-    assert router.provider_of("a") is providers[0]
-    assert router.provider_of("b") is providers[1]
-    assert router.card("b") == providers[1].models()[0]
-
-
 @pytest.mark.parametrize("model", ["c", "", "A", "a "])
 async def test_an_unknown_model(model: str, providers: list[ScriptedProvider]) -> None:
     router = Router(providers)
-    for find in (router.provider_of, router.card):
+    for find in (router.check, router.card, lambda name: router.candidates(Generation(name, {}))):
         with pytest.raises(ApiError) as caught:
             find(model)
         assert (caught.value.code, caught.value.param) == ("model_not_found", "model")

@@ -1,0 +1,146 @@
+"""What a provider's recent past says about asking it again. Pure: every method is told the time (seconds, any clock).
+
+A record belongs to one model at one provider and goes through these states:
+
+=========  ==================================================  =====================================================
+state      means                                               leaves it
+=========  ==================================================  =====================================================
+CLOSED     it is asked                                         OPEN after ``open_after`` failures in a row, or when
+                                                               half of the last :data:`WINDOW` answers were failures
+OPEN       it is left alone                                    PROBING after the open time
+PROBING    one request at a time may try                       CLOSED by a success; OPEN by a failure, for twice as long
+RESTING    it asked to be left alone (``Retry-After``, or it   CLOSED when that time is over
+           said that it has no room)
+=========  ==================================================  =====================================================
+
+A refusal that is the caller's fault is no failure: the provider works. Neither is an answer that nobody waited for.
+Failures are forgotten over time, so that a provider that nobody asks because of its past is asked again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+WINDOW: Final = 10
+"""Answers that are looked at for a provider that fails every now and then."""
+
+_HALF_LIFE_S: Final = 30.0
+"""Seconds in which half of the blame is forgotten."""
+
+_NEWEST: Final = 0.2
+"""Weight of the newest measurement in a running mean."""
+
+_RESTS: Final = frozenset({"rate_limit_exceeded", "server_is_overloaded"})
+
+_LASTING: Final = frozenset({"upstream_auth_failed", "upstream_model_unavailable", "upstream_quota_exhausted"})
+"""Nothing but an operator ends these, so the first is enough."""
+
+
+class HealthState(Enum):
+    """See the module's table."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    PROBING = "probing"
+    RESTING = "resting"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """Failures in a row that open, and for how many seconds at first and at most."""
+
+    open_after: int = 3
+    open_s: float = 5.0
+    open_max_s: float = 60.0
+
+
+@dataclass(slots=True)
+class Health:
+    """One record. See the module."""
+
+    rules: HealthRules
+    failures_in_row: int = 0
+    first_token_s: float | None = None
+    """Running mean of the time to the first token."""
+    last_failure: str = ""
+    """Code of the newest failure."""
+    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _blame: float = 0.0
+    _blame_at_s: float = 0.0
+    _opened_for_s: float = 0.0
+    _until_s: float = float("-inf")
+    _resting: bool = False
+    _is_open: bool = False
+    _probes: int = 0
+
+    def state(self, now_s: float) -> HealthState:
+        """Which it is in."""
+        if now_s < self._until_s:
+            return HealthState.RESTING if self._resting else HealthState.OPEN
+        return HealthState.PROBING if self._is_open else HealthState.CLOSED
+
+    def admits(self, now_s: float) -> bool:
+        """Whether a request should go there now."""
+        state = self.state(now_s)
+        return state is HealthState.CLOSED or (state is HealthState.PROBING and self._probes == 0)
+
+    def rest_s(self, now_s: float) -> float:
+        """Seconds for which it asked to be left alone."""
+        return self.available_in_s(now_s) if self._resting else 0.0
+
+    def available_in_s(self, now_s: float) -> float:
+        """Seconds until it may be asked again."""
+        return max(0.0, self._until_s - now_s)
+
+    def blame(self, now_s: float) -> float:
+        """From 0 (it works) to 1 (it fails), the past counting less and less."""
+        return float(self._blame * 0.5 ** ((now_s - self._blame_at_s) / _HALF_LIFE_S))
+
+    def begin(self) -> None:
+        """A request goes there. Ends with one of the three below."""
+        self._probes += 1
+
+    def succeed(self, now_s: float, first_token_s: float | None) -> None:
+        """It answered, or refused what was the caller's fault."""
+        self._note(now_s, failed=False)
+        self.failures_in_row, self._opened_for_s = 0, 0.0
+        self._is_open, self._resting, self._until_s = False, False, float("-inf")
+        if first_token_s is not None:
+            before = self.first_token_s
+            self.first_token_s = first_token_s if before is None else before + _NEWEST * (first_token_s - before)
+
+    def fail(self, now_s: float, code: str, retry_after_s: float | None) -> None:
+        """It failed, with a catalogue code and the delay that it asked for."""
+        self.last_failure = code
+        if code in _RESTS:
+            self._probes -= 1
+            self._resting = True
+            self._until_s = max(self._until_s, now_s + (retry_after_s or self.rules.open_s))
+            return
+        self._note(now_s, failed=True)
+        self.failures_in_row += 1
+        if self._is_open or self._has_enough(code):
+            self._open(now_s)
+
+    def abstain(self) -> None:
+        """Nobody waited for the answer."""
+        self._probes -= 1
+
+    def _note(self, now_s: float, *, failed: bool) -> None:
+        self._probes -= 1
+        self._recent.append(failed)
+        blame = self.blame(now_s)
+        self._blame, self._blame_at_s = blame + _NEWEST * (failed - blame), now_s
+
+    def _has_enough(self, code: str) -> bool:
+        in_row = self.failures_in_row >= self.rules.open_after or code in _LASTING
+        return in_row or (len(self._recent) == WINDOW and sum(self._recent) * 2 >= WINDOW)
+
+    def _open(self, now_s: float) -> None:
+        self._is_open, self._resting = True, False
+        self._opened_for_s = min(self.rules.open_max_s, max(self.rules.open_s, self._opened_for_s * 2))
+        self._until_s = now_s + self._opened_for_s
+        self._recent.clear()

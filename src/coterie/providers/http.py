@@ -1,0 +1,266 @@
+"""The HTTP provider: any server that speaks OpenAI's API. What it promises:
+
+* Whatever the server does, the iterator ends: with a whole answer, or with one ``ApiError`` that says what happened.
+* Connections are kept and used again (:mod:`coterie.wire.pool`); closing the iterator cuts the connection, which is how
+  such servers are told to stop generating.
+* Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force.
+* There is no task for a request and no timer for a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from coterie.config import ProviderSettings
+from coterie.errors import ApiError
+from coterie.errors.upstream import from_payload, from_response, from_transport
+from coterie.providers.base import ModelCard, Offer
+from coterie.providers.deadlines import Deadlines
+from coterie.providers.foreign_stream import ForeignStream
+from coterie.providers.http_request import MODELS_PATH, embedding_request, generation_request, request_headers
+from coterie.providers.listing import ListedModel, read_listing
+from coterie.wire.http1 import Exchange, ExchangeError, Head
+from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
+from coterie.wire.pool import Origin, Pool
+from coterie.wire.sse import SseError, SseParser
+
+_log = logging.getLogger(__name__)
+
+_EVENT_BYTES: Final = 4 * 1024 * 1024
+_ANSWER_BYTES: Final = 64 * 1024 * 1024
+_REFUSAL_BYTES: Final = 256 * 1024
+_LIST_BYTES: Final = 8 * 1024 * 1024
+_LINGER_S: Final = 2.0
+"""How long a connection may take after ``[DONE]`` to become free for the next request."""
+
+_NO_STREAMS: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
+
+
+@dataclass(slots=True)
+class _Call:
+    """An exchange under its deadlines; ``answered`` where everything that counts has come."""
+
+    exchange: Exchange
+    deadlines: Deadlines
+    answered: bool = False
+
+
+class HttpProvider:
+    """One server. ``key`` authorizes requests to it."""
+
+    def __init__(self, settings: ProviderSettings, key: str | None = None) -> None:
+        self.name = settings.name
+        self.settings = settings
+        self.key = key
+        origin, self._prefix = Origin.parse(settings.base_url)
+        tls = None if settings.ca_file is None else ssl.create_default_context()
+        if tls is not None:
+            tls.load_verify_locations(settings.ca_file)
+            tls.set_alpn_protocols(["http/1.1"])
+        self._pool = Pool(origin, connect_timeout_s=settings.connect_timeout_s, ssl_context=tls)
+        self._headers = request_headers(key, settings.headers)
+        created = int(time.time())
+        self._models: dict[str, ListedModel] = {
+            model.name: ListedModel(model.name, model.upstream_name, model.context_tokens, created, settings.name)
+            for model in settings.served
+        }
+        self._discovering: asyncio.Task[None] | None = None
+
+    def models(self) -> list[ModelCard]:
+        """The models that it serves, as far as is known now."""
+        return [ModelCard(model.name, model.created, model.owned_by) for model in self._models.values()]
+
+    def offer(self, model: str) -> Offer | None:
+        """How it would serve ``model``."""
+        served = self._models.get(model)
+        if served is None:
+            return None
+        return Offer(
+            priority=self.settings.priority,
+            weight=self.settings.weight,
+            seats=self.settings.concurrency,
+            context_tokens=served.context_tokens,
+            open=True,
+            continues=self.settings.continuation != "none",
+        )
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        """Generate every choice. Raises ``ApiError``."""
+        path, body = generation_request(
+            generation, self._models[generation.model].upstream_name, self.settings.continuation
+        )
+        stream = ForeignStream(generation)
+        async with self._call("POST", path, body, self.settings.first_token_timeout_s) as call:
+            generation.attempt.connect_s = call.exchange.connect_s
+            head = await call.exchange.head()
+            if head.status != 200:
+                raise await _refusal(head, call.exchange, generation.prompt_param)
+            if _media_type(head) == "application/json":
+                yield stream.take(_json(await call.exchange.read(_ANSWER_BYTES))) or {"choices": []}
+            else:
+                async for chunk in _streamed(head, call, stream):
+                    yield chunk
+            call.answered = stream.done
+        yield stream.end()
+
+    async def embed(self, embedding: Embedding) -> Embedded:
+        """Compute vectors. Raises ``ApiError``."""
+        path, body = embedding_request(embedding, self._models[embedding.model].upstream_name)
+        answer = await self._ask("POST", path, body, "input")
+        return _embedded(answer, len(embedding.inputs))
+
+    def status(self) -> list[dict[str, Any]]:
+        """It has no engines here."""
+        return []
+
+    def ready(self) -> bool:
+        """Another server's bad day does not make this one unready."""
+        return True
+
+    async def start(self) -> None:
+        """Read the list of its models, and keep reading it."""
+        if not self.settings.models or any(not model.context_tokens for model in self._models.values()):
+            await self._discover()
+            self._discovering = asyncio.create_task(self._keep_discovering())
+
+    async def stop(self) -> None:
+        """Let go of idle connections. Running answers keep theirs until their end."""
+        if self._discovering is not None:
+            self._discovering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._discovering
+        await self._pool.close()
+
+    @contextlib.asynccontextmanager
+    async def _call(self, method: str, path: str, body: bytes, first_s: float) -> AsyncIterator[_Call]:
+        """A request on its way, watched. What breaks it is raised as ``ApiError``."""
+        try:
+            exchange = await self._pool.send(method, self._prefix + path, self._headers, body)
+        except ExchangeError as error:
+            raise from_transport(error.kind, detail=str(error)) from None
+        deadlines = Deadlines(first_s, self.settings.idle_timeout_s, self.settings.total_timeout_s, exchange.fail)
+        call = _Call(exchange, deadlines)
+        try:
+            yield call
+        except ExchangeError as error:
+            raise from_transport(error.kind, detail=str(error)) from None
+        finally:
+            deadlines.stop()
+            if call.answered:
+                # The end of the body is often still on its way, and the connection good for the next request after it.
+                asyncio.get_running_loop().call_later(_LINGER_S, exchange.close)
+            else:
+                exchange.close()
+
+    async def _ask(self, method: str, path: str, body: bytes, prompt_param: str) -> Any:
+        """A whole JSON answer. Raises ``ApiError``."""
+        async with self._call(method, path, body, self.settings.total_timeout_s) as call:
+            head = await call.exchange.head()
+            if head.status != 200:
+                raise await _refusal(head, call.exchange, prompt_param)
+            answer = _json(await call.exchange.read(_ANSWER_BYTES))
+        failure = from_payload(answer, prompt_param=prompt_param)
+        if failure is not None:
+            raise failure
+        return answer
+
+    # Discovery
+
+    async def _keep_discovering(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.discovery_interval_s)
+            await self._discover()
+
+    async def _discover(self) -> None:
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_s * 2):
+                answer = await self._ask("GET", MODELS_PATH, b"", "model")
+        except TimeoutError:
+            _log.warning("provider %s: its list of models did not come in time", self.name)
+        except ApiError as error:
+            _log.warning("provider %s: its list of models cannot be read: %s (%s)", self.name, error.code, error.detail)
+        else:
+            self._learn(read_listing(answer))
+
+    def _learn(self, listed: Mapping[str, ListedModel]) -> None:
+        if self.settings.models:
+            self._models = {
+                name: model if model.context_tokens else model.with_context(listed.get(model.upstream_name))
+                for name, model in self._models.items()
+            }
+        elif listed.keys() != self._models.keys():
+            _log.info("provider %s serves %s", self.name, ", ".join(listed) or "no model")
+            self._models = dict(listed)
+
+
+async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGenerator[Chunk, None]:
+    """The chunks of an event stream, until ``[DONE]`` or its end."""
+    if _media_type(head) in _NO_STREAMS:
+        raise ApiError("upstream_protocol_error", detail=f"a stream of {_media_type(head)}")
+    parser = SseParser(_EVENT_BYTES)
+    try:
+        async for data in call.exchange:
+            for event in parser.feed(data):
+                chunk = stream.feed(event.data)
+                if stream.done:
+                    return
+                if chunk is not None:
+                    call.deadlines.hold()  # a slow reader is not a slow provider
+                    yield chunk
+                    call.deadlines.touch()
+    except SseError as error:
+        raise ApiError("upstream_protocol_error", detail=str(error)) from None
+    except ExchangeError as error:
+        if not stream.finished:
+            raise
+        _log.debug("the connection broke after a whole answer: %s", error)
+
+
+async def _refusal(head: Head, exchange: Exchange, prompt_param: str) -> ApiError:
+    """The failure that an answer is whose status is not 200."""
+    parts: list[bytes] = []
+    with contextlib.suppress(ExchangeError):
+        async for part in exchange:
+            parts.append(part)
+            if sum(map(len, parts)) > _REFUSAL_BYTES:
+                break
+    return from_response(head.status, head.headers, b"".join(parts), prompt_param=prompt_param)
+
+
+def _media_type(head: Head) -> str:
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ApiError("upstream_protocol_error", detail=f"an answer that is no JSON: {body[:200]!r}") from None
+
+
+def _embedded(answer: Any, count: int) -> Embedded:
+    """The vectors of an answer, in the order of the inputs. Raises ``ApiError``."""
+    try:
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        vectors = [[float(number) for number in row["embedding"]] for row in rows]
+        tokens = int((answer.get("usage") or {}).get("prompt_tokens", 0))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ApiError("upstream_protocol_error", detail="embeddings that cannot be read") from None
+    if len(vectors) != count or not all(vectors):
+        raise ApiError("upstream_protocol_error", detail=f"{len(vectors)} vectors for {count} inputs")
+    return Embedded(vectors, tokens)
+
+
+def provider_from(settings: ProviderSettings) -> HttpProvider:
+    """The provider that ``settings`` describe, with its key from the environment. Raises ``ConfigError``."""
+    return HttpProvider(settings, settings.key(os.environ))
