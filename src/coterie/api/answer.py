@@ -56,8 +56,9 @@ class Fold(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DialectMachines:
-    """How a dialect writes answers. Both are called with the answer's id, its time and its model."""
+    """How a dialect writes answers. ``stream`` and ``fold`` are called with the answer's id, its time and its model."""
 
+    name: str
     id_prefix: str
     stream: Callable[..., ChunkStream]
     fold: Callable[..., Fold]
@@ -79,7 +80,7 @@ class GenerationAnswer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Generate and answer."""
         exchange: Exchange = scope["coterie.exchange"]
-        exchange.timing = self._timing
+        exchange.timing, exchange.dialect, exchange.model = self._timing, self._machines.name, self._model
         try:
             async with contextlib.aclosing(self._chunks), attended(self._state, exchange, receive) as request:
                 await (self._stream(exchange, request) if self._parsed.stream else self._plain(exchange))
@@ -127,11 +128,16 @@ class GenerationAnswer:
             self._state.metrics.count_usage(self._model, machine.usage)
 
     async def _relay(self, machine: ChunkStream, writer: _Writer) -> None:
+        gaps = self._state.metrics.inter_token.of(self._model)
+        last_s = 0.0
         async for chunk in self._chunks:
             for event in machine.feed(chunk):
-                if not writer.begun:
-                    elapsed_s = time.perf_counter() - writer.exchange.started_s
-                    self._state.metrics.first_token.labels(self._model).observe(elapsed_s)
+                now_s = time.perf_counter()
+                if writer.begun:
+                    gaps.add(now_s - last_s)
+                else:
+                    self._state.metrics.first_token.labels(self._model).observe(now_s - writer.exchange.started_s)
+                last_s = now_s
                 await writer.write(event)
 
 

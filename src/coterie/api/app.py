@@ -27,7 +27,9 @@ from coterie.providers.http import provider_from
 def make_state(settings: Settings, providers: Sequence[Provider]) -> AppState:
     """What the routes share, for ``providers``."""
     router = Router(providers, settings.dispatch)
-    return AppState(settings, router, Metrics(router.status), KeyRing(settings.server.api_keys))
+    metrics = Metrics(router.status)
+    metrics.watch(router)
+    return AppState(settings, router, metrics, KeyRing(settings.server.api_keys))
 
 
 def make_app(state: AppState) -> Edge:

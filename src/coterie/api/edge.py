@@ -87,7 +87,9 @@ class Edge:
             await exchange.fail(ApiError("internal_error"))
 
     def _finish(self, exchange: Exchange) -> None:
-        self._metrics.requests.labels(exchange.route, exchange.outcome, exchange.code).inc()
+        self._metrics.requests.labels(
+            exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code
+        ).inc()
         _log.info(
             "%s %s %s %d %s %.1f ms",
             exchange.scope["method"],
@@ -132,6 +134,9 @@ class Exchange:
         self.status = 0
         self.outcome = "ok"
         self.code = ""
+        self.dialect = ""
+        self.model = ""
+        """The served model that was asked for."""
         self.timing: Timing | None = None
         """Where the time went, once the request was given to providers."""
         self._send = send

@@ -30,8 +30,8 @@ from coterie.providers.base import ModelCard
 from coterie.version import __version__
 from coterie.wire.lingua import Generation
 
-CHAT = DialectMachines("chatcmpl-", ChatStream, ChatFold)
-COMPLETIONS = DialectMachines("cmpl-", CompletionStream, CompletionFold)
+CHAT = DialectMachines("chat", "chatcmpl-", ChatStream, ChatFold)
+COMPLETIONS = DialectMachines("completions", "cmpl-", CompletionStream, CompletionFold)
 
 Parse = Callable[[dict[str, Any], DialectLimits], ParsedRequest]
 Handler = Callable[[Request, AppState], Awaitable[ASGIApp]]
@@ -77,7 +77,7 @@ async def embeddings(request: Request, state: AppState) -> ASGIApp:
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         exchange = scope["coterie.exchange"]
-        exchange.timing = timing
+        exchange.timing, exchange.dialect, exchange.model = timing, "embeddings", parsed.embedding.model
         async with attended(state, exchange, receive):
             embedded = await state.router.embed(parsed.embedding, timing)
             await send_json(exchange, orjson.dumps(render_embeddings(parsed, embedded)))

@@ -2,7 +2,8 @@
 
 A stop (SIGTERM, SIGINT) goes in this order: no new connection is accepted and new requests on old ones are refused;
 running answers have ``server.shutdown_grace_s`` to finish; those that have not are ended with their terminal error;
-then the engines end. A second signal cuts the waiting short.
+then the engines end. A second signal cuts the waiting short. SIGHUP reads the configuration again
+(:mod:`coterie.api.reload`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import uvloop
 
 from coterie.api.app import make_app
 from coterie.api.protocol import bounded_protocol
+from coterie.api.reload import LoadSettings, reload
 from coterie.api.state import AppState
 from coterie.config import ServerSettings
+from coterie.observe.lag import LagWatch
 
 _log = logging.getLogger(__name__)
 
@@ -50,22 +53,31 @@ def listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def run(state: AppState, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-    """Serve on ``listener`` until a signal; ``on_ready`` is called when requests are answered."""
-    uvloop.run(_serve(state, listener, on_ready))
+def run(
+    state: AppState, listener: socket.socket, on_ready: Callable[[], None], load: LoadSettings | None = None
+) -> None:
+    """Serve on ``listener`` until a signal; ``on_ready`` is called when requests are answered.
+
+    ``load`` gives the configuration anew, at SIGHUP.
+    """
+    uvloop.run(_serve(state, listener, on_ready, load))
 
 
-async def _serve(state: AppState, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+async def _serve(
+    state: AppState, listener: socket.socket, on_ready: Callable[[], None], load: LoadSettings | None
+) -> None:
     server = _Server(_config(state))
     stop = asyncio.Event()
-    with _signals(stop):
+    with _signals(stop), _reloading(state, load):
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         starting = asyncio.create_task(state.router.start())
+        lag = LagWatch(state.metrics.loop_lag.of())
         await _started(server, serving)
         on_ready()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         await _stop(state, server, stop)
+        lag.stop()
         stopping.cancel()
         starting.cancel()
         await asyncio.gather(serving, starting, return_exceptions=True)
@@ -124,6 +136,28 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextlib.contextmanager
+def _reloading(state: AppState, load: LoadSettings | None) -> Iterator[None]:
+    """Read the configuration again at SIGHUP, one time after the other."""
+    if load is None:
+        yield
+        return
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    async def reload_when_asked() -> None:
+        while await asked.wait():
+            asked.clear()
+            await reload(state, load)
+
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    reloading = asyncio.create_task(reload_when_asked())
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        reloading.cancel()
 
 
 @contextlib.contextmanager

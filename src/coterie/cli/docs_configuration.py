@@ -13,7 +13,17 @@ from pydantic.fields import FieldInfo
 
 from coterie.cli import serve
 from coterie.cli.docs_schema import in_words, table_row
-from coterie.config import ENV_PREFIX, EngineSettings, LimitSettings, ModelSettings, ServerSettings, Settings
+from coterie.config import (
+    ENV_PREFIX,
+    DispatchSettings,
+    EngineSettings,
+    LimitSettings,
+    ModelSettings,
+    ProviderModel,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+)  # fmt: skip
 
 _INTRODUCTION: Final = """\
 # Configuration
@@ -53,6 +63,11 @@ name = "qwen3-4b"
 name = "mine"
 path = "/srv/models/mine.gguf"
 engine = { context_tokens = 16384, preload = true }   # for this model only
+
+[[providers]]       # another server, for the models that it lists
+name = "vllm-1"
+base_url = "http://10.0.0.2:8000/v1"
+continuation = "vllm"
 ```
 """
 
@@ -72,6 +87,20 @@ _TABLES: Final[tuple[tuple[str, str, type[BaseModel], str], ...]] = (
         '`COTERIE_MODELS=\'[{name = "mine", path = "/srv/models/mine.gguf"}]\'`; as a flag, `--model NAME` or '
         "`--model NAME=PATH`.",
     ),
+    (
+        "`[[providers]]`",
+        "providers",
+        ProviderSettings,
+        "One table for each other server that generates: vLLM, SGLang, llama-server, Ollama, LiteLLM, a cloud. See "
+        "[providers.md](providers.md). They are read again at SIGHUP.",
+    ),
+    (
+        "Tables in `models` of a provider",
+        "providers.models",
+        ProviderModel,
+        '`models = ["a", {name = "b", upstream = "org/b-instruct"}]`: a name alone is served under the same name.',
+    ),
+    ("`[dispatch]`", "dispatch", DispatchSettings, ""),
 )
 
 
@@ -101,7 +130,7 @@ def _rows(table: str, settings: type[BaseModel]) -> Iterator[str]:
             in_words(schema["properties"][name]),
             _default(name, field),
             field.description or "",
-            "" if table == "models" else f"`{variable(key)}`",
+            "" if table.startswith(("models", "providers")) else f"`{variable(key)}`",
             f"`{flag}`" if (flag := flag_of(key)) else "",
         )
         yield table_row(cells)

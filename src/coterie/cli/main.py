@@ -33,6 +33,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "chat": _Command("coterie.cli.chat", "Talk to a model in the terminal"),
     "models": _Command("coterie.cli.models", "List, pull, check and remove models"),
     "status": _Command("coterie.cli.status", "Show what a running server is doing"),
+    "providers": _Command("coterie.cli.providers", "List the providers of a running server"),
     "doctor": _Command("coterie.cli.doctor", "Check this machine and the configuration"),
     "errors": _Command("coterie.cli.errors", "Explain every error that the server can answer"),
     "testbed": _Command("coterie.cli.testbed", "Test a server: upstreams that fail, load, recordings"),

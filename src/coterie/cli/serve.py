@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,10 +42,14 @@ def app(
         "state_dir": state_dir,
         "log_level": log_level,
     }
-    settings = _with_default_model(load(config, flags))
+
+    def read() -> Settings:
+        return _with_default_model(load(config, flags))
+
+    settings = read()
     try:
         with StateLock(settings.state_dir) as lock:
-            _serve(settings, lock)
+            _serve(settings, lock, read)
     except StateTakenError as error:
         where = f" (process {error.running.pid}, {error.running.url})" if error.running else ""
         _refuse(
@@ -53,7 +58,7 @@ def app(
         )
 
 
-def _serve(settings: Settings, lock: StateLock) -> None:
+def _serve(settings: Settings, lock: StateLock, read: Callable[[], Settings]) -> None:
     from coterie.api.app import make_providers, make_state
     from coterie.api.server import PortTakenError, listen, run
     from coterie.observe import log
@@ -73,7 +78,7 @@ def _serve(settings: Settings, lock: StateLock) -> None:
         state = make_state(settings, make_providers(settings))
         url = _url(settings, listener)
         lock.tell(url)
-        run(state, listener, lambda: _greet(settings, url))
+        run(state, listener, lambda: _greet(settings, url), read)
 
 
 def _model_flag(text: str) -> dict[str, Any]:

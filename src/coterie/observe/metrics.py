@@ -1,15 +1,23 @@
-"""What ``/metrics`` shows, for Prometheus. Labels are bounded: routes, served models, catalogue codes."""
+"""What ``/metrics`` shows, for Prometheus.
+
+Labels are bounded: routes, dialects, served models, providers, catalogue codes. What a stranger sends is never one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coterie.observe.distribution import Distributions
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_GAPS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
+_LAGS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -20,8 +28,8 @@ class Metrics:
     def __init__(self, status: Callable[[], list[dict[str, Any]]]) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
-            "coterie_requests", "Requests by route, outcome and error code.", ["route", "outcome", "code"],
-            registry=self._registry,
+            "coterie_requests", "Requests by route, dialect, model, outcome and error code.",
+            ["route", "dialect", "model", "outcome", "code"], registry=self._registry,
         )  # fmt: skip
         self.active = Gauge("coterie_requests_active", "Requests being answered.", registry=self._registry)
         self.first_token = Histogram(
@@ -40,7 +48,16 @@ class Metrics:
         self.generation_tokens = Counter(
             "coterie_generation_tokens", "Generated tokens.", ["model"], registry=self._registry
         )
-        self._registry.register(_Engines(status))
+        self.inter_token = Distributions(
+            "coterie_inter_token_latency_seconds", "Between two events of a stream.", _GAPS_S, "model"
+        )
+        self.loop_lag = Distributions("coterie_event_loop_lag_seconds", "How late the event loop runs.", _LAGS_S)
+        for collector in (_Engines(status), self.inter_token, self.loop_lag):
+            self._registry.register(collector)
+
+    def watch(self, dispatch: DispatchSource) -> None:
+        """Show what ``dispatch`` counts, too."""
+        self._registry.register(_Dispatch(dispatch))
 
     def count_usage(self, model: str, usage: dict[str, Any] | None) -> None:
         """Add an answer's usage up, where it was counted."""
@@ -52,6 +69,64 @@ class Metrics:
     def render(self) -> bytes:
         """The page."""
         return generate_latest(self._registry)
+
+
+class DispatchSource(Protocol):
+    """What dispatch tells of itself, at each look."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """One row for each provider and model."""
+        ...
+
+    def counts(self) -> dict[str, Any]:
+        """``attempts`` by (provider, model, outcome); ``failovers`` and ``continuations`` by model; ``waiting``."""
+        ...
+
+
+class _Dispatch(Collector):
+    """Attempts, and the providers' state."""
+
+    _STATES = ("closed", "open", "probing", "resting")
+
+    def __init__(self, source: DispatchSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._source.counts()
+        attempts = CounterMetricFamily(
+            "coterie_attempts", "Attempts by provider, model and outcome.", labels=["provider", "model", "outcome"]
+        )
+        for labels, count in counts["attempts"].items():
+            attempts.add_metric(labels, count)
+        yield attempts
+        for name, text in (
+            ("failovers", "Requests that went on to another attempt before anything was said."),
+            ("continuations", "Answers that went on in another attempt."),
+        ):
+            family = CounterMetricFamily(f"coterie_{name}", text, labels=["model"])
+            for model, count in counts[name].items():
+                family.add_metric([model], count)
+            yield family
+        yield GaugeMetricFamily(
+            "coterie_requests_waiting", "Requests that wait for a provider with room.", value=counts["waiting"]
+        )
+        yield from self._providers()
+
+    def _providers(self) -> Iterable[Metric]:
+        state = GaugeMetricFamily(
+            "coterie_provider_state", "1 for the state that a provider is in.", labels=["provider", "model", "state"]
+        )
+        running = GaugeMetricFamily(
+            "coterie_provider_requests_running", "Requests that a provider has now.", labels=["provider"]
+        )
+        load: dict[str, int] = {}
+        for row in self._source.report():
+            load[row["provider"]] = row["running"]
+            for name in self._STATES:
+                state.add_metric([row["provider"], row["model"], name], float(row["state"] == name))
+        for provider, count in load.items():
+            running.add_metric([provider], count)
+        yield from (state, running)
 
 
 class _Engines(Collector):
