@@ -24,6 +24,9 @@ _GENERAL = """
 [limits]
 body_bytes = 8388608
 
+[dispatch]
+attempts = 1
+
 [engine]
 slots = 4
 context_tokens = 1024

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.conftest import API_KEY
 from tests.support.failures import CHAT
 from tests.support.leaks import MARKER
-from tests.support.models import chat
+from tests.support.models import chat, long_chat
 from tests.support.server import PATIENCE_S, RawStream, Server, eventually, exchange, log_file, process_gone, start
 
 from coterie.version import __version__
@@ -115,6 +117,17 @@ def test_a_killed_server_leaves_no_engine(new_server: NewServer) -> None:
     server.signal(signal.SIGKILL)
     assert server.ended() == -signal.SIGKILL
     eventually(lambda: process_gone(pid), bool)
+
+
+def test_an_engine_that_is_killed_is_started_anew_before_anybody_notices(new_server: NewServer) -> None:
+    server = new_server(_config(), "--preload")
+    pid = server.wait_for("m", lambda engine: engine["state"] == "ready")["pid"]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.ask, "POST", CHAT, long_chat("m", max_tokens=200))
+        server.wait_for("m", lambda engine: engine["running"] == 1)
+        os.kill(pid, signal.SIGKILL)
+        assert answer.result().json["usage"]["completion_tokens"] == 200
+    assert server.engine("m")["loads"] == 2
 
 
 def test_a_killed_server_locks_nobody_out(new_server: NewServer) -> None:

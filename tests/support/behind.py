@@ -25,7 +25,7 @@ base_url = "{url}"
 priority = {priority}
 first_token_timeout_s = 0.5
 idle_timeout_s = 0.5
-total_timeout_s = 30
+total_timeout_s = 3
 {models}
 """
 

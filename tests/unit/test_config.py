@@ -202,3 +202,49 @@ def test_the_state_folder_follows_the_desktop_standard(monkeypatch: pytest.Monke
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().server.port = 1  # type: ignore[misc]
+
+
+PROVIDER = {"name": "p", "base_url": "http://10.0.0.2:8000/v1"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"base_url": "10.0.0.2:8000"}, "http"),
+        ({"base_url": "https://user:secret@x/v1"}, "user name"),
+        ({"base_url": "http://x/v1?key=1"}, "query"),
+        ({"headers": {"Host": "x"}}, "written by the server itself"),
+        ({"headers": {"x-a": "b\r\nc"}}, "pattern"),
+        ({"concurrency": 0}, "greater than or equal to 1"),
+        ({"idle_timeout_s": 0}, "greater than 0"),
+        ({"name": "embedded"}, "two providers are called 'embedded'"),
+        ({"continuation": "magic"}, "'none', 'assistant', 'vllm' or 'prefix'"),
+        ({"models": [{"upstream": "x"}]}, "required"),
+    ],
+)
+def test_a_provider_that_cannot_be(fields: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(environ={}, flags={"providers": [{**PROVIDER, **fields}]})
+    assert reason in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
+def test_two_providers_of_one_name() -> None:
+    with pytest.raises(ConfigError, match="two providers are called 'p'"):
+        load_settings(environ={}, flags={"providers": [PROVIDER, PROVIDER]})
+
+
+def test_the_models_of_a_provider() -> None:
+    models = ["a", {"name": "b", "upstream": "org/b", "context_tokens": 9}]
+    (provider,) = load_settings(environ={}, flags={"providers": [{**PROVIDER, "models": models}]}).providers
+    assert [(each.name, each.upstream_name, each.context_tokens) for each in provider.served] == [
+        ("a", "a", 0),
+        ("b", "org/b", 9),
+    ]
+
+
+def test_a_provider_s_key_comes_from_the_environment() -> None:
+    (provider,) = load_settings(environ={}, flags={"providers": [{**PROVIDER, "api_key_env": "KEY"}]}).providers
+    assert provider.key({"KEY": " abc\n"}) == "abc"
+    with pytest.raises(ConfigError, match="KEY is not set"):
+        provider.key({"KEY": " "})

@@ -30,7 +30,7 @@ def keys(model: type[BaseModel] = Settings, table: str = "") -> Iterator[str]:
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from keys(inner, f"{name}.")
-        elif name != "models":
+        elif name not in ("models", "providers"):
             yield f"{table}{name}"
 
 

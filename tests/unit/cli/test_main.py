@@ -67,7 +67,7 @@ def test_no_command_is_a_wrong_use(coterie: Coterie) -> None:
 def test_an_unknown_command_is_named_with_its_neighbour(coterie: Coterie) -> None:
     ran = coterie("modles")
     assert ran.status == 2
-    assert "There is no command 'modles'. Did you mean 'models'?" in ran.err
+    assert "There is no command 'modles'. Did you mean 'models'" in ran.err
 
 
 def test_an_unknown_option(coterie: Coterie) -> None:

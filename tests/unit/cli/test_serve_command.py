@@ -29,7 +29,9 @@ class Served:
         self.states: list[AppState] = []
         self.running: RunningServer | None = None
 
-    def run(self, state: AppState, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    def run(
+        self, state: AppState, listener: socket.socket, on_ready: Callable[[], None], load: Callable[[], Settings]
+    ) -> None:
         with closing(listener):
             self.states.append(state)
             self.running = running_server(self._folder)
@@ -177,3 +179,29 @@ def test_the_address_that_is_told(address: tuple[Any, ...], url: str) -> None:
 
     listener: Any = Listener()
     assert command._url(Settings(), listener) == url
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [('["a", {name = "b", upstream = "org/b"}]', "Coterie serves a, b at"), ("[]", "Coterie serves what far lists at")],
+)
+def test_a_server_of_other_servers_models_alone(
+    coterie: Coterie, served: Served, tmp_path: Path, models: str, said: str
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(f'[[providers]]\nname = "far"\nbase_url = "http://127.0.0.1:9/v1"\nmodels = {models}\n')
+    ran = coterie("serve", "--config", str(file), "--port", "0")
+    assert said in ran.out
+    (state,) = served.states
+    assert [provider.name for provider in state.router.providers] == ["far"]
+
+
+def test_a_key_that_is_not_set(coterie: Coterie, served: Served, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(
+        '[[providers]]\nname = "far"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "NOBODY_SET_THIS"\n'
+    )
+    ran = coterie("serve", "--config", str(file), "--port", "0")
+    assert ran.status == 1
+    assert "provider far: api_key_env: the environment variable NOBODY_SET_THIS is not set" in ran.err
+    assert not served.states
