@@ -47,6 +47,8 @@ class ScriptedProvider:
         self.name = name
         self.offered = Offer()
         self.script = script
+        self.scripts: list[Iterable[Step]] = []
+        """Scripts of the next requests; ``script`` follows."""
         self.model = model
         self.pulled = 0
         """Chunks that were taken."""
@@ -71,7 +73,7 @@ class ScriptedProvider:
         self.generations.append(generation)
         self.asked.set()
         try:
-            for step in self.script:
+            for step in self.scripts.pop(0) if self.scripts else self.script:
                 if isinstance(step, BaseException):
                     raise step
                 if isinstance(step, asyncio.Event):

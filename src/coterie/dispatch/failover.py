@@ -4,13 +4,19 @@
   where that may help and there is no other. Nobody sees the failed attempts. For an answer that is not streamed that
   is any time before its end: what a broken attempt said is void (:data:`coterie.wire.lingua.RESTART`).
 * **Afterwards** the answer goes on elsewhere where it can be continued (:mod:`coterie.dispatch.answer_so_far`); else
-  its stream ends with the failure that broke it. It never just ends.
-* What is the caller's fault is final at once. A context that is too short is only tried again where it is longer.
-* All attempts together keep the budget: ``attempts`` in number, the last beginning within ``retry_window_s``, and waits
-  between them (a provider's ``Retry-After``, or a short pause before asking the same one again) of at most
-  ``retry_wait_s`` in all. A delay that does not fit is not waited for: the client gets the failure with the delay.
-* The failure that remains is the one that helps the client most: one with a delay rather than one without.
-* A consumer that leaves ends the attempt, and nobody is blamed.
+  its stream ends with the failure that broke it, whatever failed after that. It never just ends.
+* What is the caller's fault is final at once, and so is what no other provider would do better. A context that is too
+  short is only tried again where it is longer (or where nobody knew how long it was, and now somebody does).
+* Who asked to be left alone is not asked before that time is over. A provider that its health refuses is asked only
+  where no other is left that was not tried.
+* All attempts together keep the budget: ``attempts`` in number, the last beginning within ``retry_window_s`` of the
+  first, and waits between them (a provider's ``Retry-After``, or a short pause before asking the same one again) of at
+  most ``retry_wait_s`` in all. A delay that does not fit is not waited for: the client gets the failure with the delay.
+* The failure that remains is the one that helps the client most: that can be tried again after the shortest delay,
+  else the newest that can be tried again, else the newest.
+* A consumer that leaves ends the attempt, and nobody is blamed; nor is a provider for a bug in this process, which is
+  raised as it is.
+* Providers may be replaced at any time: one is only asked if it is still there when there is room.
 """
 
 from __future__ import annotations
@@ -26,7 +32,6 @@ from typing import Final, Protocol
 
 from coterie.dispatch.answer_so_far import AnswerSoFar
 from coterie.dispatch.choice import Candidate, ranked
-from coterie.dispatch.health import Health
 from coterie.dispatch.seats import Seats, now_s
 from coterie.dispatch.tally import Tally
 from coterie.errors import ApiError, Retry
@@ -43,7 +48,10 @@ _NOT_AGAIN: Final = frozenset(
 )
 """Failures that took a deadline to find out; the same provider would take as long again."""
 
-_RANK: Final = {"rate_limit_exceeded": 2, "server_is_overloaded": 1}
+_INF: Final = float("inf")
+
+_HONOURED_S: Final = 60.0
+"""Clients wait for no longer delay."""
 
 
 class Budget(Protocol):
@@ -71,219 +79,287 @@ class Desk(Protocol):
 
 
 class _Run:
-    """One request between its attempts."""
+    """One request between its attempts. ``said`` is what went out of its answer."""
 
-    def __init__(self, request: Generation | Embedding, timing: Timing) -> None:
+    def __init__(self, request: Generation | Embedding, timing: Timing, said: AnswerSoFar | None = None) -> None:
         self.request = request
         self.timing = timing
-        self.said: AnswerSoFar | None = None
+        self.said = said
         self.broken_by: ApiError | None = None
         """The failure that broke an answer of which something went out."""
         self.attempts = 0
         self.waited_s = 0.0
         self.failed: dict[str, ApiError] = {}
         """The newest failure of each provider that was tried."""
-        self.too_short_tokens = 0
+        self._again_at_s: dict[str, float] = {}
+        self._too_short_tokens = 0
         """A context of this length is known to be too short."""
-        self._began_s = now_s()
+        self._began_s = 0.0
 
     @property
     def remaining(self) -> ApiError:
         """What the client is told."""
-        return self.broken_by or max(reversed(self.failed.values()), key=lambda error: _RANK.get(error.code, 0))
+        return self.broken_by or min(reversed(self.failed.values()), key=_helplessness)
+
+    def begin(self, provider: str) -> Attempt:
+        """An attempt begins."""
+        self._began_s = self._began_s or now_s()
+        self.attempts += 1
+        attempt = Attempt(provider, time.perf_counter())
+        self.timing.attempts.append(attempt)
+        return attempt
 
     def note(self, candidate: Candidate, error: ApiError) -> None:
         """Remember a failed attempt."""
-        self.failed.pop(candidate.provider.name, None)
-        self.failed[candidate.provider.name] = error
+        name = candidate.provider.name
+        self.failed.pop(name, None)
+        self.failed[name] = error
+        pause_s = _PAUSE_S * 2.0 ** (self.attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self._again_at_s[name] = now_s() + max(pause_s, error.retry_after_s or 0.0)
         if error.code == "context_length_exceeded":
-            self.too_short_tokens = max(self.too_short_tokens, candidate.offer.context_tokens, 1)
+            self._too_short_tokens = max(self._too_short_tokens, candidate.offer.context_tokens, 1)
         if self.broken_by is None and self.said is not None and self.said.started:
             self.broken_by = error
 
+    def is_final(self, error: ApiError) -> bool:
+        """Whether the newest failure says all there is to say."""
+        return self.broken_by is None and not error.entry.elsewhere and error.code != "context_length_exceeded"
+
     def may_go_on(self, budget: Budget, error: ApiError) -> bool:
         """Whether another attempt is allowed after ``error``."""
-        if self.attempts >= budget.attempts or now_s() - self._began_s > budget.retry_window_s:
+        if self.attempts >= budget.attempts:
             return False
         if self.broken_by is None:
-            return error.entry.elsewhere or error.code == "context_length_exceeded"
+            return True
         # A provider that refuses to continue an answer has not judged the request.
         may = error.entry.elsewhere or error is not self.broken_by
-        return may and budget.continuation and self.said is not None and self.said.continuable
+        return may and self.said is not None and self.said.continuable
 
-    def suits(self, candidate: Candidate) -> bool:
+    def window_s(self, budget: Budget) -> float:
+        """Seconds within which the next attempt must begin."""
+        return self._began_s + budget.retry_window_s - now_s() if self.attempts else _INF
+
+    def candidates(self, desk: Desk) -> list[Candidate]:
+        """Who may be asked next. Raises ``ApiError`` where nobody ever could."""
+        try:
+            return [candidate for candidate in desk.candidates(self.request) if self._suits(candidate)]
+        except ApiError:
+            if self.failed:
+                return []
+            raise
+
+    def delay_s(self, candidate: Candidate, time_s: float) -> float | None:
+        """Seconds until a provider should be asked; ``None``: not again."""
+        rest_s = candidate.health.rest_s(time_s)
+        error = self.failed.get(candidate.provider.name)
+        if error is None:
+            return rest_s
+        if error.retry is Retry.NEVER or not error.entry.elsewhere or error.code in _NOT_AGAIN:
+            return None
+        return max(rest_s, self._again_at_s[candidate.provider.name] - time_s, 0.0)
+
+    def _suits(self, candidate: Candidate) -> bool:
         """Whether a provider can continue, where that is needed, and has a longer context, where one was too short."""
         if self.broken_by is not None and not candidate.offer.continues:
             return False
-        return not self.too_short_tokens or candidate.offer.context_tokens > self.too_short_tokens
+        return not self._too_short_tokens or candidate.offer.context_tokens > self._too_short_tokens
 
 
 async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Timing) -> AsyncGenerator[Chunk, None]:
     """The chunks of the answer. Raises ``ApiError``. See the module."""
-    run = _Run(generation, timing)
+    said = AnswerSoFar(generation, followed=generation.streamed and budget.continuation)
+    run = _Run(generation, timing, said)
+    part = generation
     while True:
-        candidate, attempt = await _seated(desk, budget, run)
-        if run.said is None or run.broken_by is None:
-            run.said, part = AnswerSoFar(generation), generation
-        else:
-            part = run.said.continued()
+        candidate = await _seated(desk, budget, run)
+        attempt = run.begin(candidate.provider.name)
         try:
-            chunks = _attempt(desk, candidate, dataclasses.replace(part, attempt=attempt), run.said)
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
+            with _judged(desk, candidate, generation.model, attempt):
+                chunks = candidate.provider.generate(dataclasses.replace(part, attempt=attempt))
+                async with contextlib.aclosing(chunks):
+                    async for chunk in chunks:
+                        if attempt.first_token_s is None and is_semantic(chunk):
+                            attempt.first_token_s = time.perf_counter() - attempt.started_s
+                            said.started = generation.streamed
+                        yield said.feed(chunk)
             return
         except ApiError as error:
-            _conclude(run, budget, candidate, error)
-            if not generation.streamed:
-                yield RESTART
+            _conclude(desk, budget, run, candidate, error)
+        if run.broken_by is not None:
+            part = said.continued()
+        if not generation.streamed:
+            yield RESTART
 
 
 async def embed(desk: Desk, budget: Budget, embedding: Embedding, timing: Timing) -> Embedded:
     """The vectors. Raises ``ApiError``."""
     run = _Run(embedding, timing)
     while True:
-        candidate, attempt = await _seated(desk, budget, run)
+        candidate = await _seated(desk, budget, run)
+        attempt = run.begin(candidate.provider.name)
         try:
             with _judged(desk, candidate, embedding.model, attempt):
                 embedded = await candidate.provider.embed(embedding)
                 attempt.first_token_s = time.perf_counter() - attempt.started_s
                 return embedded
         except ApiError as error:
-            _conclude(run, budget, candidate, error)
-
-
-def _conclude(run: _Run, budget: Budget, candidate: Candidate, error: ApiError) -> None:
-    """After a failed attempt: raise the failure that remains, or return for another attempt."""
-    run.note(candidate, error)
-    if error.entry.fault != "caller":
-        _log.warning(
-            "attempt %d, on %s, failed: %s%s", run.attempts, candidate.provider.name, error.code,
-            f": {error.detail[:1000]}" if error.detail else "",
-        )  # fmt: skip
-    if not run.may_go_on(budget, error):
-        raise run.remaining from None
-
-
-@contextlib.contextmanager
-def _judged(desk: Desk, candidate: Candidate, model: str, attempt: Attempt) -> Iterator[None]:
-    """An attempt on a seat that was taken: its outcome is counted, and its provider's health learns of it."""
-    outcome = "client_closed"
-    try:
-        yield
-        outcome = "ok"
-    except ApiError as error:
-        outcome = error.code
-        _blame(candidate.health, error)
-        raise
-    finally:
-        if outcome == "ok":
-            candidate.health.succeed(now_s(), attempt.first_token_s)
-        elif outcome == "client_closed":
-            candidate.health.abstain()
-        desk.tally.attempts[attempt.provider, model, outcome] += 1
-        desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
-
-
-async def _attempt(
-    desk: Desk, candidate: Candidate, generation: Generation, said: AnswerSoFar
-) -> AsyncGenerator[Chunk, None]:
-    """The chunks of one attempt."""
-    attempt = generation.attempt
-    with _judged(desk, candidate, generation.model, attempt):
-        async with contextlib.aclosing(candidate.provider.generate(generation)) as chunks:
-            async for chunk in chunks:
-                if attempt.first_token_s is None and is_semantic(chunk):
-                    attempt.first_token_s = time.perf_counter() - attempt.started_s
-                    said.started = said.started or generation.streamed
-                yield said.feed(chunk)
+            _conclude(desk, budget, run, candidate, error)
 
 
 def is_semantic(chunk: Chunk) -> bool:
     """Whether a chunk says something that a client could act on: text, a call, a finish reason."""
     for choice in chunk["choices"]:
-        if choice["finish_reason"] is not None:
+        if choice["finish_reason"] is not None or choice.get("logprobs"):
             return True
         if any(value for name, value in choice["delta"].items() if name != "role"):
             return True
     return False
 
 
-def _blame(health: Health, error: ApiError) -> None:
-    if error.entry.elsewhere:
-        health.fail(now_s(), error.code, error.retry_after_s)
-    elif error.entry.fault == "caller":
-        health.succeed(now_s(), None)
-    else:
-        health.abstain()
+def _helplessness(error: ApiError) -> tuple[bool, float]:
+    """How little a client can do about a failure."""
+    delay_s = error.retry_after_s or _INF
+    return error.retry is Retry.NEVER, delay_s if delay_s <= _HONOURED_S else _INF
 
 
-async def _seated(desk: Desk, budget: Budget, run: _Run) -> tuple[Candidate, Attempt]:
-    """The next provider to ask, with a seat there. Raises the failure that remains where there is none."""
-    started_s = time.perf_counter()
-    candidates = [candidate for candidate in desk.candidates(run.request) if run.suits(candidate)]
-    delay_s, soonest = _soonest(candidates, run)
+# Outcomes
+
+
+@contextlib.contextmanager
+def _judged(desk: Desk, candidate: Candidate, model: str, attempt: Attempt) -> Iterator[None]:
+    """An attempt on a seat that was taken: its outcome is counted, and its provider's health learns of it."""
+    outcome = "internal_error"
+    is_probe = candidate.health.begin(now_s())
+    try:
+        yield
+        outcome = "ok"
+        candidate.health.succeed(now_s(), attempt.first_token_s)
+    except ApiError as error:
+        outcome = error.code
+        _blame(candidate, error)
+        raise
+    except (GeneratorExit, asyncio.CancelledError):
+        outcome = "client_closed"
+        raise
+    finally:
+        candidate.health.end(is_probe=is_probe)
+        desk.tally.attempts[attempt.provider, model, outcome] += 1
+        desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
+
+
+def _blame(candidate: Candidate, error: ApiError) -> None:
+    """What a failure says of the provider, if anything."""
+    if error.entry.fault == "caller":
+        candidate.health.succeed(now_s(), None)
+    elif error.code == "rate_limit_exceeded" and error.retry is Retry.NEVER:
+        pass  # this request is too large for its limit; others are not
+    elif error.code == "server_is_overloaded" and not candidate.offer.seats:
+        pass  # its own queue is full just now; asking again costs nothing, and a rest would leave the queue run empty
+    elif error.entry.elsewhere:
+        candidate.health.fail(now_s(), error.code, error.retry_after_s)
+
+
+def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error: ApiError) -> None:
+    """After a failed attempt: raise the failure that remains, or return for another attempt."""
+    run.note(candidate, error)
+    if run.is_final(error):
+        raise error
+    goes_on = run.may_go_on(budget, error)
+    if goes_on or error is not run.remaining:  # (what the client is told is logged where it is told)
+        _log.warning(
+            "attempt %d, on %s, failed: %s%s", run.attempts, candidate.provider.name, error.code,
+            f": {error.detail[:1000]}" if error.detail else "",
+        )  # fmt: skip
+    if not goes_on:
+        raise run.remaining from None
+
+
+# The next provider
+
+
+async def _seated(desk: Desk, budget: Budget, run: _Run) -> Candidate:
+    """The next provider to ask, with a seat there taken. Raises the failure that remains where there is none."""
+    queued_at_s: float | None = None
+    while True:
+        delay_s, chosen = _choose(desk, budget, run)
+        if delay_s:
+            await _pause(run, delay_s)
+            continue
+        name = desk.seats.take(_wanted(chosen))
+        if name is None:
+            queued_at_s = queued_at_s or now_s()
+            limit_s = min(queued_at_s + desk.seats.timeout_s - now_s(), run.window_s(budget))
+            name = await _waited(desk, run, _wanted(chosen), limit_s)
+            chosen = _still_chosen(desk, budget, run)
+        for candidate in chosen:
+            if candidate.provider.name == name:
+                _count_going_on(desk.tally, run)
+                return candidate
+        if name is not None:
+            desk.seats.release(name)
+
+
+def _choose(desk: Desk, budget: Budget, run: _Run) -> tuple[float, list[Candidate]]:
+    """Whom to ask next, in the order of preference, and in how many seconds. Raises the failure that remains.
+
+    One that was not tried yet before one that was; then one that its health admits; then the one that is free soonest.
+    """
+    started_s, time_s = time.perf_counter(), now_s()
+    candidates = run.candidates(desk)
+    patience_s = min(max(0.0, budget.retry_wait_s - run.waited_s), run.window_s(budget))
+    places: list[tuple[tuple[bool, bool, float], Candidate]] = []
+    for candidate in candidates:
+        delay_s = run.delay_s(candidate, time_s)
+        if delay_s is not None and delay_s <= patience_s:
+            tried = candidate.provider.name in run.failed
+            places.append(((tried, not candidate.health.admits(time_s + delay_s), delay_s), candidate))
+    if not places:
+        raise run.remaining if run.failed else _resting(candidates, time_s)
+    first = min(place for place, _ in places)
+    chosen = ranked([candidate for place, candidate in places if place == first], desk.seats.running, time_s)
     run.timing.route_s += time.perf_counter() - started_s
-    if not soonest or delay_s > budget.retry_wait_s - run.waited_s:
-        raise _no_attempt(run, soonest, delay_s)
-    if delay_s:
-        await asyncio.sleep(delay_s)
-        run.waited_s += delay_s
-        run.timing.queue_s += delay_s
-    return await _take_seat(desk, ranked(soonest, desk.seats.running, now_s()), run)
+    return first[2], chosen
 
 
-def _soonest(candidates: list[Candidate], run: _Run) -> tuple[float, list[Candidate]]:
-    """Those that can be asked first, and in how many seconds; one that was not tried yet before one that was."""
-    delays = [(_delay_s(candidate, run), candidate) for candidate in candidates]
-    known = [(delay_s, candidate) for delay_s, candidate in delays if delay_s is not None]
-    first_s = min((delay_s for delay_s, _ in known), default=0.0)
-    return first_s, [candidate for delay_s, candidate in known if delay_s <= first_s]
+def _resting(candidates: list[Candidate], time_s: float) -> ApiError:
+    """The failure of a request whose providers all asked to be left alone."""
+    soonest = min((candidate.health for candidate in candidates), key=lambda health: health.rest_s(time_s))
+    return ApiError(soonest.rest_code, retry_after_s=max(1.0, soonest.rest_s(time_s)))
 
 
-def _delay_s(candidate: Candidate, run: _Run) -> float | None:
-    """Seconds until a provider should be asked; ``None``: not again."""
-    rest_s = candidate.health.rest_s(now_s())
-    error = run.failed.get(candidate.provider.name)
-    if error is None:
-        return rest_s
-    if error.retry is Retry.NEVER or not error.entry.elsewhere or error.code in _NOT_AGAIN:
-        return None
-    pause_s = _PAUSE_S * 2.0 ** (run.attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    return max(rest_s, pause_s)
+def _still_chosen(desk: Desk, budget: Budget, run: _Run) -> list[Candidate]:
+    """Whom to ask now, after a wait in which providers may have failed or gone; nobody where a delay is due."""
+    try:
+        delay_s, chosen = _choose(desk, budget, run)
+    except ApiError:
+        return []
+    return [] if delay_s else chosen
 
 
-def _no_attempt(run: _Run, resting: list[Candidate], delay_s: float) -> ApiError:
-    """The failure where no attempt is made: the one before, or why the providers want to be left alone."""
-    if run.failed:
-        return run.remaining
-    code = resting[0].health.last_failure if resting else "server_is_overloaded"
-    return ApiError(code, retry_after_s=max(1.0, delay_s))
+async def _pause(run: _Run, delay_s: float) -> None:
+    run.waited_s += delay_s
+    run.timing.queue_s += delay_s
+    await asyncio.sleep(delay_s)
 
 
-async def _take_seat(desk: Desk, chosen: list[Candidate], run: _Run) -> tuple[Candidate, Attempt]:
-    admitted = [candidate for candidate in chosen if candidate.health.admits(now_s())] or chosen
-    wanted = [(candidate.provider.name, candidate.offer.seats) for candidate in admitted]
-    name = desk.seats.take(wanted)
-    if name is None:
-        asked_s = time.perf_counter()
-        try:
-            name = await desk.seats.wait(wanted)
-        finally:
-            run.timing.queue_s += time.perf_counter() - asked_s
-    candidate = next(candidate for candidate in admitted if candidate.provider.name == name)
-    candidate.health.begin()
-    if run.attempts:
-        _count_going_on(desk.tally, run)
-    run.attempts += 1
-    attempt = Attempt(name, time.perf_counter())
-    run.timing.attempts.append(attempt)
-    return candidate, attempt
+async def _waited(desk: Desk, run: _Run, wanted: list[tuple[str, int]], limit_s: float) -> str | None:
+    """A seat that was waited for; ``None`` where there are other providers now. Raises the failure that remains."""
+    asked_s = time.perf_counter()
+    try:
+        return await desk.seats.wait(wanted, limit_s)
+    except ApiError as error:
+        raise run.remaining if run.failed else error from None
+    finally:
+        run.timing.queue_s += time.perf_counter() - asked_s
+
+
+def _wanted(candidates: list[Candidate]) -> list[tuple[str, int]]:
+    return [(candidate.provider.name, candidate.offer.seats) for candidate in candidates]
 
 
 def _count_going_on(tally: Tally, run: _Run) -> None:
-    if run.broken_by is None:
-        tally.failovers[run.request.model] += 1
-    else:
+    if run.broken_by is not None:
         tally.continuations[run.request.model] += 1
         run.timing.continuations += 1
+    elif run.attempts:
+        tally.failovers[run.request.model] += 1

@@ -7,14 +7,16 @@ state      means                                               leaves it
 =========  ==================================================  =====================================================
 CLOSED     it is asked                                         OPEN after ``open_after`` failures in a row, or when
                                                                half of the last :data:`WINDOW` answers were failures
-OPEN       it is left alone                                    PROBING after the open time
+OPEN       it is left alone                                    PROBING after the open time; CLOSED by a success
 PROBING    one request at a time may try                       CLOSED by a success; OPEN by a failure, for twice as long
-RESTING    it asked to be left alone (``Retry-After``, or it   CLOSED when that time is over
+RESTING    it asked to be left alone (``Retry-After``, or it   the state before, when that time is over
            said that it has no room)
 =========  ==================================================  =====================================================
 
-A refusal that is the caller's fault is no failure: the provider works. Neither is an answer that nobody waited for.
-Failures are forgotten over time, so that a provider that nobody asks because of its past is asked again.
+An answer that was under way when the state changed counts, but bends no time: a failure while OPEN does not prolong
+it, a success while RESTING does not end it. A refusal that is the caller's fault is no failure: the provider works. An
+answer that nobody waited for says nothing. Failures are forgotten over time, so that a provider that nobody asks
+because of its past is asked again.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ _HALF_LIFE_S: Final = 30.0
 
 _NEWEST: Final = 0.2
 """Weight of the newest measurement in a running mean."""
+
+_LONGEST_REST_S: Final = 3600.0
+"""Who asked for more (a quota of a day) is asked again once an hour: it may have been topped up."""
 
 _RESTS: Final = frozenset({"rate_limit_exceeded", "server_is_overloaded"})
 
@@ -65,72 +70,73 @@ class Health:
     failures_in_row: int = 0
     first_token_s: float | None = None
     """Running mean of the time to the first token."""
-    last_failure: str = ""
-    """Code of the newest failure."""
+    rest_code: str = ""
+    """The catalogue code with which it last asked to be left alone."""
     _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _blame: float = 0.0
     _blame_at_s: float = 0.0
-    _opened_for_s: float = 0.0
-    _until_s: float = float("-inf")
-    _resting: bool = False
     _is_open: bool = False
-    _probes: int = 0
+    _opened_for_s: float = 0.0
+    _open_until_s: float = float("-inf")
+    _rest_until_s: float = float("-inf")
+    _probe_is_out: bool = False
 
     def state(self, now_s: float) -> HealthState:
         """Which it is in."""
-        if now_s < self._until_s:
-            return HealthState.RESTING if self._resting else HealthState.OPEN
-        return HealthState.PROBING if self._is_open else HealthState.CLOSED
+        if now_s < self._rest_until_s:
+            return HealthState.RESTING
+        if not self._is_open:
+            return HealthState.CLOSED
+        return HealthState.OPEN if now_s < self._open_until_s else HealthState.PROBING
 
     def admits(self, now_s: float) -> bool:
-        """Whether a request should go there now."""
+        """Whether a request should go there at that time."""
         state = self.state(now_s)
-        return state is HealthState.CLOSED or (state is HealthState.PROBING and self._probes == 0)
+        return state is HealthState.CLOSED or (state is HealthState.PROBING and not self._probe_is_out)
 
     def rest_s(self, now_s: float) -> float:
         """Seconds for which it asked to be left alone."""
-        return self.available_in_s(now_s) if self._resting else 0.0
+        return max(0.0, self._rest_until_s - now_s)
 
     def available_in_s(self, now_s: float) -> float:
         """Seconds until it may be asked again."""
-        return max(0.0, self._until_s - now_s)
+        return max(self.rest_s(now_s), self._open_until_s - now_s if self._is_open else 0.0)
 
     def blame(self, now_s: float) -> float:
         """From 0 (it works) to 1 (it fails), the past counting less and less."""
         return float(self._blame * 0.5 ** ((now_s - self._blame_at_s) / _HALF_LIFE_S))
 
-    def begin(self) -> None:
-        """A request goes there. Ends with one of the three below."""
-        self._probes += 1
+    def begin(self, now_s: float) -> bool:
+        """A request goes there. Returns whether it is the probe, which :meth:`end` must be told."""
+        is_probe = not self._probe_is_out and self.state(now_s) is HealthState.PROBING
+        self._probe_is_out = self._probe_is_out or is_probe
+        return is_probe
+
+    def end(self, *, is_probe: bool) -> None:
+        """A request is over, whatever became of it."""
+        if is_probe:
+            self._probe_is_out = False
 
     def succeed(self, now_s: float, first_token_s: float | None) -> None:
         """It answered, or refused what was the caller's fault."""
         self._note(now_s, failed=False)
-        self.failures_in_row, self._opened_for_s = 0, 0.0
-        self._is_open, self._resting, self._until_s = False, False, float("-inf")
+        self.failures_in_row, self._opened_for_s, self._is_open = 0, 0.0, False
         if first_token_s is not None:
             before = self.first_token_s
             self.first_token_s = first_token_s if before is None else before + _NEWEST * (first_token_s - before)
 
     def fail(self, now_s: float, code: str, retry_after_s: float | None) -> None:
         """It failed, with a catalogue code and the delay that it asked for."""
-        self.last_failure = code
         if code in _RESTS:
-            self._probes -= 1
-            self._resting = True
-            self._until_s = max(self._until_s, now_s + (retry_after_s or self.rules.open_s))
+            rest_s = min(_LONGEST_REST_S, retry_after_s or self.rules.open_s)
+            self.rest_code, self._rest_until_s = code, max(self._rest_until_s, now_s + rest_s)
             return
         self._note(now_s, failed=True)
         self.failures_in_row += 1
-        if self._is_open or self._has_enough(code):
+        if now_s >= self._open_until_s if self._is_open else self._has_enough(code):
             self._open(now_s)
 
-    def abstain(self) -> None:
-        """Nobody waited for the answer."""
-        self._probes -= 1
-
     def _note(self, now_s: float, *, failed: bool) -> None:
-        self._probes -= 1
         self._recent.append(failed)
         blame = self.blame(now_s)
         self._blame, self._blame_at_s = blame + _NEWEST * (failed - blame), now_s
@@ -140,7 +146,7 @@ class Health:
         return in_row or (len(self._recent) == WINDOW and sum(self._recent) * 2 >= WINDOW)
 
     def _open(self, now_s: float) -> None:
-        self._is_open, self._resting = True, False
+        self._is_open = True
         self._opened_for_s = min(self.rules.open_max_s, max(self.rules.open_s, self._opened_for_s * 2))
-        self._until_s = now_s + self._opened_for_s
+        self._open_until_s = now_s + self._opened_for_s
         self._recent.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Final, Literal
 
 from coterie.config import DispatchSettings
 from coterie.dispatch import failover
@@ -17,6 +17,12 @@ from coterie.errors import ApiError
 from coterie.observe.timing import Timing
 from coterie.providers.base import ModelCard, Provider
 from coterie.wire.lingua import Attempt, Chunks, Embedded, Embedding, Generation
+
+_RECORDS: Final = 1024
+"""From so many on, records of what nobody serves any more are dropped."""
+
+Task = Literal["generate", "embed"]
+_TASKS: Final[tuple[Task, Task]] = ("generate", "embed")
 
 
 class Reading(Enum):
@@ -37,7 +43,9 @@ class Router:
         self.settings = settings or DispatchSettings()
         self.seats = Seats(self.settings.queue, self.settings.queue_timeout_s)
         self.tally = Tally()
-        self._health: dict[tuple[str, str], Health] = {}
+        self._rules = HealthRules(self.settings.open_after, self.settings.open_s, self.settings.open_max_s)
+        self._health: dict[tuple[str, str, Task], Health] = {}
+        self._records = _RECORDS
 
     def models(self) -> list[ModelCard]:
         """Every served model once, in the order of the providers."""
@@ -67,7 +75,8 @@ class Router:
 
     def candidates(self, request: Generation | Embedding) -> list[Candidate]:
         """Who can serve it. Raises ``model_not_found``, or the failure with which all of them would refuse it."""
-        found = self._candidates(request.model)
+        task: Task = "embed" if isinstance(request, Embedding) else "generate"
+        found = self._candidates(request.model, task)
         refusal = request.refusal if isinstance(request, Embedding) else request.known
         if isinstance(refusal, ApiError):
             found = [candidate for candidate in found if candidate.offer.open]
@@ -83,12 +92,12 @@ class Router:
         """Vectors, from whoever computes them. Raises ``ApiError``."""
         return await failover.embed(self, self.settings, embedding, timing)
 
-    def health(self, provider: str, model: str) -> Health:
-        """The record of a model at a provider."""
-        record = self._health.get((provider, model))
+    def health(self, provider: str, model: str, task: Task = "generate") -> Health:
+        """The record of a model at a provider. (A server without embeddings may still generate.)"""
+        record = self._health.get((provider, model, task))
         if record is None:
-            rules = HealthRules(self.settings.open_after, self.settings.open_s, self.settings.open_max_s)
-            record = self._health[provider, model] = Health(rules)
+            self._forget_unserved()
+            record = self._health[provider, model, task] = Health(self._rules)
         return record
 
     def ready(self) -> bool:
@@ -103,6 +112,15 @@ class Router:
         """One row for each provider and model: state, load, speed, failures by code since the start."""
         return [self._row(provider, card.id) for provider in self.providers for card in provider.models()]
 
+    def counts(self) -> dict[str, Any]:
+        """What became of attempts since the start, and who waits now."""
+        return {
+            "attempts": self.tally.attempts,
+            "failovers": self.tally.failovers,
+            "continuations": self.tally.continuations,
+            "waiting": self.seats.waiting,
+        }
+
     async def start(self) -> None:
         """Start every provider."""
         await asyncio.gather(*(provider.start() for provider in self.providers))
@@ -111,29 +129,54 @@ class Router:
         """Stop every provider, whatever becomes of the others. Raises the first failure in the end."""
         await _stop(self.providers)
 
+    def configure(self, settings: DispatchSettings) -> None:
+        """Go by ``settings`` from now on; what is known of the providers stays."""
+        self.settings = settings
+        self.seats.limit, self.seats.timeout_s = settings.queue, settings.queue_timeout_s
+        for record in self._health.values():
+            record.rules = HealthRules(settings.open_after, settings.open_s, settings.open_max_s)
+
     async def replace(self, providers: Sequence[Provider]) -> None:
         """Serve with ``providers`` from now on. Those that are new are started first, so that no request finds a gap;
-        those that are gone are stopped, which leaves their running answers alone."""
+        those that are gone are stopped, which leaves their running answers alone.
+
+        Raises what a start raises; then nothing is changed.
+        """
         new = [provider for provider in providers if provider not in self.providers]
-        await asyncio.gather(*(provider.start() for provider in new))
+        started = await asyncio.gather(*(provider.start() for provider in new), return_exceptions=True)
+        for failure in filter(None, started):
+            await asyncio.gather(*(provider.stop() for provider in new), return_exceptions=True)
+            raise failure
         gone = [provider for provider in self.providers if provider not in providers]
         self.providers = tuple(providers)
         names = {provider.name for provider in gone}
         self._health = {key: record for key, record in self._health.items() if key[0] not in names}
+        self.seats.recall()
         await _stop(gone)
 
-    def _candidates(self, model: str) -> list[Candidate]:
+    def _candidates(self, model: str, task: Task) -> list[Candidate]:
         found = []
         for provider in self.providers:
             offer = provider.offer(model)
             if offer is not None:
-                found.append(Candidate(provider, offer, self.health(provider.name, model)))
+                found.append(Candidate(provider, offer, self.health(provider.name, model, task)))
         if not found:
-            self.check(model)
+            raise ApiError("model_not_found", param="model", model=model)
         return found
 
+    def _forget_unserved(self) -> None:
+        """Models that a provider lists may come and go without end."""
+        if len(self._health) < self._records:
+            return
+        providers = {provider.name: provider for provider in self.providers}
+        for name, model, task in tuple(self._health):
+            if name not in providers or providers[name].offer(model) is None:
+                del self._health[name, model, task]
+        self._records = max(_RECORDS, 2 * len(self._health))
+
     def _row(self, provider: Provider, model: str) -> dict[str, Any]:
-        health, time_s = self.health(provider.name, model), now_s()
+        generating, embedding = (self._health.get((provider.name, model, task)) for task in _TASKS)
+        health, time_s = generating or embedding or Health(self._rules), now_s()
         offer = provider.offer(model)
         failures = {
             code: count

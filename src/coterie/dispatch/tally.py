@@ -13,9 +13,9 @@ class Tally:
     attempts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By provider, model and outcome: "ok", "client_closed" or a catalogue code."""
     failovers: Counter[str] = field(default_factory=Counter)
-    """Requests that went on to another attempt before anything was said, by model."""
+    """Attempts that took over before anything was said, by model."""
     continuations: Counter[str] = field(default_factory=Counter)
-    """Answers that went on in another attempt, by model."""
+    """Attempts that went on with an answer that broke off, by model."""
 
     def failures_of(self, provider: str) -> dict[str, int]:
         """Codes of a provider's failures, with their counts."""
