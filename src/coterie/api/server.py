@@ -64,7 +64,7 @@ def run(
 
 
 async def _serve(
-    state: AppState, listener: socket.socket, on_ready: Callable[[], None], load: LoadSettings | None
+    state: AppState, listener: socket.socket, on_ready: Callable[[], None], load: LoadSettings | None = None
 ) -> None:
     server = _Server(_config(state))
     stop = asyncio.Event()

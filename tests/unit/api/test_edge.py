@@ -161,7 +161,7 @@ async def test_a_success_is_counted_by_its_route() -> None:
     asking = client(ScriptedProvider())
     await asking.get("/v1/models/m")
     page = (await asking.get("/metrics")).body.decode()
-    assert 'coterie_requests_total{code="",outcome="ok",route="/v1/models/{model:path}"} 1.0' in page
+    assert 'coterie_requests_total{code="",dialect="",model="",outcome="ok",route="/v1/models/{model:path}"} 1.0' in page
     assert "coterie_requests_active 1.0" in page  # the look itself
 
 
@@ -170,7 +170,7 @@ async def test_strange_paths_share_one_label() -> None:
     for number in range(5):
         await asking.get(f"/{number}")
     page = (await asking.get("/metrics")).body.decode()
-    assert 'coterie_requests_total{code="not_found",outcome="caller",route="other"} 5.0' in page
+    assert 'coterie_requests_total{code="not_found",dialect="",model="",outcome="caller",route="other"} 5.0' in page
 
 
 # Browsers.
