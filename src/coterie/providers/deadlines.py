@@ -21,12 +21,14 @@ def late(limit_s: float, *, first: bool) -> ApiError:
 
 
 class Deadlines:
-    """Calls ``fail`` when one of them (seconds) has passed."""
+    """Calls ``fail`` when one of them (seconds) has passed, and once at most."""
 
     def __init__(self, first_s: float, idle_s: float, total_s: float, fail: Callable[[ApiError], None]) -> None:
-        self._fail = fail
+        self.failure: ApiError | None = None
+        """What ``fail`` was called with."""
+        self._end = fail
         self._total_s = total_s
-        self._watchdog = Watchdog(first_s, idle_s, fail, late=late)
+        self._watchdog = Watchdog(first_s, idle_s, self._fail, late=late)
         self._timer = asyncio.get_running_loop().call_later(total_s, self._is_over)
         self.hold = self._watchdog.hold
         self.touch = self._watchdog.touch
@@ -35,6 +37,11 @@ class Deadlines:
         """No more deadlines."""
         self._watchdog.stop()
         self._timer.cancel()
+
+    def _fail(self, failure: ApiError) -> None:
+        if self.failure is None:
+            self.failure = failure
+            self._end(failure)
 
     def _is_over(self) -> None:
         self._fail(ApiError("upstream_total_timeout", limit_s=f"{self._total_s:g}"))

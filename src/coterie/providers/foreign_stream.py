@@ -7,15 +7,20 @@ What it promises, whatever comes in:
   every finish reason is ``upstream_stream_interrupted``, and one without anything ``upstream_empty_response``.
   ``[DONE]`` alone may be missing.
 * Habits of real servers that change nothing in the answer are put right: other names of finish reasons, a finish reason
-  said twice, tool calls without index or id, arguments as an object, usage in every chunk or under a name of its own, a
-  whole message where deltas were asked for. Usage that does not add up is put right by its total.
+  said twice, tool calls without index or id, or numbered otherwise, arguments as an object, content in parts, usage in
+  every chunk or under a name of its own, a whole message where deltas were asked for, log-probabilities in the older
+  form or with fields left out. Usage that does not add up is put right by its total.
 * Fields that are not known pass through. The server's own name of the model does not: the dialect writes the client's.
+* What comes out can be written as JSON again: what is nested too deep for that is refused.
+
+It stands on the path of every relayed token, so an event that only goes on with a piece of text takes a short way.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -27,7 +32,15 @@ from coterie.wire.lingua import Chunk, Generation
 from coterie.wire.sse import DONE
 
 _CHUNK_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "x_groq"})
-_CHOICE_FIELDS: Final = frozenset({"index", "delta", "finish_reason", "logprobs", "message", "text"})
+_LINGUA_FIELDS: Final = frozenset({"index", "delta", "finish_reason", "logprobs"})
+_CHOICE_FIELDS: Final = _LINGUA_FIELDS | {"message", "text", "error"}
+
+_ROOM: Final = 16
+"""Levels in which the dialects wrap what passes through."""
+_SHALLOW: Final = 254 - _ROOM
+"""Levels that orjson can write in that room. It reads 1024."""
+_MOST_TOKENS: Final = 2**53
+_LONGEST_DONE: Final = 32
 
 _FINISHES: Final[Mapping[str, str | None]] = {
     **{reason: reason for reason in FINISH_REASONS},
@@ -43,14 +56,52 @@ _FINISHES: Final[Mapping[str, str | None]] = {
     "max_tokens": "length",
     "max_output_tokens": "length",
     "max_length": "length",
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "tool_call": "tool_calls",
     "safety": "content_filter",
     "recitation": "content_filter",
     "refusal": "content_filter",
     "sensitive": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+    "error_toxic": "content_filter",
 }
-"""Other servers' names, in lower case: Hugging Face's, Anthropic's, Cohere's, Gemini's, Zhipu's."""
+"""Other servers' names, in lower case: Hugging Face's, Anthropic's, Cohere's, Gemini's, Mistral's, Zhipu's."""
+
+_BROKEN: Final = frozenset(
+    {"abort", "aborted", "cancelled", "canceled", "error", "error_limit", "network_error", "timeout"}
+    | {"insufficient_system_resource"}
+)
+"""Finish reasons of an answer that its server gave up."""
+
+
+@dataclass(slots=True)
+class _Calls:
+    """The tool calls of a choice: their ids, and where each is by the number that the server gives it."""
+
+    ids: list[Any] = field(default_factory=list)
+    places: dict[int, int] = field(default_factory=dict)
+
+    def begins(self, number: int | None, identity: Any, name: Any) -> bool:
+        """Whether a fragment is the first of another call."""
+        if not self.ids:
+            return True
+        if number is None:
+            return bool(identity or name) and identity != self.ids[-1]
+        place = self.places.get(number)
+        # Some number all calls 0; some give every fragment an id of its own, but not a name.
+        return place is None or bool(identity and name and identity != self.ids[place])
+
+    def begin(self, number: int | None, identity: Any) -> int:
+        """Note another call. Returns its place."""
+        place = len(self.ids)
+        self.ids.append(identity)
+        if number is not None:
+            self.places[number] = place
+        return place
 
 
 class ForeignStream:
@@ -61,8 +112,7 @@ class ForeignStream:
         self._choices = Choices(generation.choices)
         self._single = generation.choices == 1
         self._finished: dict[int, str] = {}
-        self._calls: dict[int, int] = {}
-        """How many tool calls each choice has."""
+        self._calls: dict[int, _Calls] = {}
         self._usage: dict[str, Any] | None = None
         self._said = False
         self.done = False
@@ -70,35 +120,18 @@ class ForeignStream:
 
     def feed(self, data: bytes) -> Chunk | None:
         """The chunk of one event's data, if it says anything. Raises ``ApiError``."""
-        if data == DONE or data.strip() == DONE:
+        if len(data) < _LONGEST_DONE and data.strip() == DONE:
             self.done = True
             return None
         try:
             payload = orjson.loads(data)
         except orjson.JSONDecodeError:
+            if not data.strip():
+                return None
             raise ApiError("upstream_protocol_error", detail=f"an event that is no JSON: {data[:200]!r}") from None
-        return self.take(payload)
-
-    def take(self, payload: Any) -> Chunk | None:
-        """The chunk of one parsed event, or of a whole answer. Raises ``ApiError``."""
-        failure = from_payload(payload, prompt_param=self._prompt_param)
-        if failure is not None:
-            raise failure
-        if not isinstance(payload, dict):
-            raise ApiError("upstream_protocol_error", detail=f"an event that is no object: {payload!r:.200}")
-        self._note_usage(payload)
-        entries = payload.get("choices") or ()
-        chunk: Chunk = {}
-        if entries:
-            chunk["choices"] = said = self._choices.admit({"choices": [*self._entries(entries)]})
-            self._said = self._said or bool(said)
-        extra = payload.keys() - _CHUNK_FIELDS
-        if extra:
-            chunk["extra"] = {name: payload[name] for name in extra}
-        if not chunk.get("choices") and not extra:
-            return None
-        chunk.setdefault("choices", [])
-        return chunk
+        if len(data) > 2 * _SHALLOW and data.count(b"[") + data.count(b"{") > _SHALLOW:
+            _check_depth(payload)
+        return self._take(payload)
 
     @property
     def finished(self) -> bool:
@@ -112,6 +145,51 @@ class ForeignStream:
         if not self._choices.finished:
             raise ApiError("upstream_stream_interrupted", detail="the stream ended without a finish reason")
         return {"choices": [], "usage": self._usage}
+
+    def _take(self, payload: Any) -> Chunk | None:
+        said = self._going_on(payload)
+        if said is None:
+            payload = self._checked(payload)
+            self._note_usage(payload)
+            said = self._said_in(payload.get("choices"))
+        if _CHUNK_FIELDS.issuperset(payload):
+            return {"choices": said} if said else None
+        return {"choices": said, "extra": {name: payload[name] for name in payload if name not in _CHUNK_FIELDS}}
+
+    def _going_on(self, payload: Any) -> list[dict[str, Any]] | None:
+        """The choice of an event that only goes on with a piece of text; ``None`` for any other event."""
+        if type(payload) is not dict or payload.get("usage") or payload.get("error") or "x_groq" in payload:
+            return None
+        entries = payload.get("choices")
+        if type(entries) is not list or len(entries) != 1:
+            return None
+        entry = entries[0]
+        if type(entry) is not dict or not _LINGUA_FIELDS.issuperset(entry):
+            return None
+        said = self._choices.go_on(entry)
+        return None if said is None else [said]
+
+    def _checked(self, payload: Any) -> dict[str, Any]:
+        """An event that is no failure."""
+        if isinstance(payload, list) and len(payload) == 1:
+            payload = payload[0]
+        failure = from_payload(payload, prompt_param=self._prompt_param)
+        if failure is not None:
+            raise failure
+        if not isinstance(payload, dict):
+            raise ApiError("upstream_protocol_error", detail=f"an event that is no object: {payload!r:.200}")
+        groq = payload.get("x_groq")
+        if isinstance(groq, dict) and groq.get("error"):
+            failure = from_payload({"error": groq["error"]}, prompt_param=self._prompt_param)
+            raise failure or ApiError("upstream_error", detail="'x_groq' has an error")
+        return payload
+
+    def _said_in(self, entries: Any) -> list[dict[str, Any]]:
+        if not entries:
+            return []
+        said = self._choices.admit({"choices": [*self._entries(entries)]})
+        self._said = self._said or bool(said)
+        return said
 
     def _entries(self, entries: Any) -> Iterator[dict[str, Any]]:
         if not isinstance(entries, list):
@@ -129,16 +207,15 @@ class ForeignStream:
             index = 0
         finish = _finish_reason(entry.get("finish_reason"))
         delta = self._delta(index, entry)
-        if finish is not None and isinstance(index, int):
+        if finish is not None and type(index) is int:
             if self._finished.get(index) == finish and not any(v for k, v in delta.items() if k != "role"):
                 return None  # said twice
             self._finished[index] = finish
         fixed = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": entry.get("logprobs")}
-        extra = entry.keys() - _CHOICE_FIELDS
-        if extra:
-            fixed["extra"] = {name: entry[name] for name in extra}
-        if "text" in entry and fixed["logprobs"]:
-            fixed["logprobs"] = _chat_logprobs(fixed["logprobs"])
+        if fixed["logprobs"]:
+            fixed["logprobs"] = _logprobs(fixed["logprobs"])
+        if not _CHOICE_FIELDS.issuperset(entry):
+            fixed["extra"] = {name: entry[name] for name in entry if name not in _CHOICE_FIELDS}
         return fixed
 
     def _delta(self, index: Any, entry: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +226,8 @@ class ForeignStream:
             return {"content": entry["text"]} if entry.get("text") else {}
         if not isinstance(delta, dict):
             raise ApiError("upstream_protocol_error", detail="a delta that is no object")
+        if isinstance(delta.get("content"), list):
+            delta = {**delta, **_joined(delta["content"])}
         if delta.get("tool_calls"):
             return {**delta, "tool_calls": self._fragments(index, delta["tool_calls"])}
         return delta
@@ -156,23 +235,10 @@ class ForeignStream:
     def _fragments(self, index: Any, fragments: Any) -> list[Any]:
         if not isinstance(fragments, list):
             raise ApiError("upstream_protocol_error", detail="'tool_calls' is no list")
-        return [self._fragment(index, part) if isinstance(part, dict) else part for part in fragments]
-
-    def _fragment(self, index: Any, fragment: dict[str, Any]) -> dict[str, Any]:
-        calls = self._calls.get(index, 0)
-        function = fragment.get("function")
-        function = dict(function) if isinstance(function, dict) else {}
-        place = fragment.get("index")
-        if place is None:
-            place = calls if function.get("name") or fragment.get("id") or not calls else calls - 1
-        identity = fragment.get("id")
-        if place == calls:
-            self._calls[index] = calls + 1
-            identity = identity or f"call_{uuid.uuid4().hex[:24]}"
-        arguments = function.get("arguments")
-        if isinstance(arguments, dict):
-            function["arguments"] = orjson.dumps(arguments).decode()
-        return {"index": place, "id": identity, "type": fragment.get("type"), "function": function}
+        if type(index) is not int:
+            return fragments  # nobody's
+        calls = self._calls.setdefault(index, _Calls())
+        return [_fragment(calls, part) if isinstance(part, dict) else part for part in fragments]
 
     def _note_usage(self, payload: dict[str, Any]) -> None:
         usage = payload.get("usage")
@@ -182,12 +248,63 @@ class ForeignStream:
             self._usage = _usage(usage)
 
 
+def _check_depth(payload: Any) -> None:
+    """Raise ``ApiError`` for what is nested deeper than can be written."""
+    for _ in range(_ROOM):
+        payload = [payload]
+    try:
+        orjson.dumps(payload)
+    except TypeError:
+        raise ApiError("upstream_protocol_error", detail="JSON that is nested too deep") from None
+
+
 def _finish_reason(reason: Any) -> str | None:
     if reason is None:
         return None
-    if not isinstance(reason, str) or reason.lower() not in _FINISHES:
-        raise ApiError("upstream_protocol_error", detail=f"finish reason {reason!r:.100}")
-    return _FINISHES[reason.lower()]
+    name = reason.partition(":")[0].lower() if isinstance(reason, str) else "?"  # Gemini: "content_filter: ..."
+    if name in _FINISHES:
+        return _FINISHES[name]
+    code = "upstream_stream_interrupted" if name in _BROKEN else "upstream_protocol_error"
+    raise ApiError(code, detail=f"finish reason {reason!r:.100}")
+
+
+def _fragment(calls: _Calls, fragment: dict[str, Any]) -> dict[str, Any]:
+    """A fragment of a tool call with the number and the id that it should have had."""
+    number, identity, function = fragment.get("index"), fragment.get("id"), fragment.get("function")
+    if function is not None and not isinstance(function, dict):
+        return fragment
+    function = dict(function or {})
+    if number is not None and type(number) is not int:
+        return fragment
+    if calls.begins(number, identity, function.get("name")):
+        identity = identity or f"call_{uuid.uuid4().hex[:24]}"
+        place = calls.begin(number, identity)
+    else:
+        place, identity = len(calls.ids) - 1 if number is None else calls.places[number], None
+    if isinstance(function.get("arguments"), dict):
+        function["arguments"] = orjson.dumps(function["arguments"]).decode()
+    return {"index": place, "id": identity, "type": fragment.get("type") or None, "function": function}
+
+
+def _joined(parts: list[Any]) -> dict[str, Any]:
+    """Mistral's content in parts as text, with its thoughts apart; as it is where there are other parts."""
+    texts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts["content"].append(part["text"])
+        elif kind == "thinking" and isinstance(part.get("thinking"), list):
+            thought = _joined(part["thinking"])
+            if not isinstance(thought["content"], str) or "reasoning_content" in thought:
+                return {"content": parts}
+            texts["reasoning_content"].append(thought["content"])
+        else:
+            return {"content": parts}
+    said = {name: "".join(words) for name, words in texts.items()}
+    return {
+        "content": said["content"],
+        **({"reasoning_content": said["reasoning_content"]} if said["reasoning_content"] else {}),
+    }
 
 
 def _usage(usage: Any) -> dict[str, Any] | None:
@@ -195,10 +312,12 @@ def _usage(usage: Any) -> dict[str, Any] | None:
     if not isinstance(usage, dict):
         return None
     prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    total = _count(usage.get("total_tokens"))
+    if completion is None and "completion_tokens" not in usage and prompt is not None and total is not None:
+        completion = max(0, total - prompt)  # Gemini leaves out a count of 0
     if prompt is None or completion is None:
         return None
-    total = _count(usage.get("total_tokens")) or 0
-    if total > prompt + completion:
+    if total is not None and total > prompt + completion:
         completion = total - prompt  # thoughts that were counted in the total alone
     return {
         **usage,
@@ -209,18 +328,38 @@ def _usage(usage: Any) -> dict[str, Any] | None:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
-def _chat_logprobs(legacy: Any) -> Any:
+def _logprobs(logprobs: Any) -> Any:
+    """Chat's log-probabilities, whatever form they have."""
+    if not isinstance(logprobs, dict):
+        return logprobs
+    if "tokens" in logprobs and "content" not in logprobs:
+        return {"content": _chat_entries(logprobs)}
+    return {name: _entries(logprobs[name]) for name in ("content", "refusal") if name in logprobs}
+
+
+def _entries(entries: Any) -> Any:
+    if not isinstance(entries, list):
+        return entries
+    return [_entry(entry) if isinstance(entry, dict) else entry for entry in entries]
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    tops = entry.get("top_logprobs")
+    return {"bytes": None, **entry, "top_logprobs": [] if tops is None else tops}
+
+
+def _chat_entries(legacy: dict[str, Any]) -> Any:
     """Text completions' parallel lists as chat's entries."""
-    if not isinstance(legacy, dict) or not isinstance(legacy.get("tokens"), list):
-        return None
-    tokens, logprobs = legacy["tokens"], legacy.get("token_logprobs") or []
-    tops = legacy.get("top_logprobs") or []
+    lists = [legacy.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")]
+    if not all(isinstance(each, list) for each in lists) or len(lists[0]) != len(lists[1]):
+        raise ApiError("upstream_protocol_error", detail="the lists of 'logprobs' do not fit")
+    tokens, logprobs, tops = lists
     entries = []
-    for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=False)):
+    for place, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
         top = tops[place] if place < len(tops) and isinstance(tops[place], dict) else {}
         others = [{"token": name, "logprob": value, "bytes": None} for name, value in top.items()]
         entries.append({"token": token, "logprob": logprob, "bytes": None, "top_logprobs": others})
-    return {"content": entries}
+    return entries

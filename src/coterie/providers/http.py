@@ -3,7 +3,10 @@
 * Whatever the server does, the iterator ends: with a whole answer, or with one ``ApiError`` that says what happened.
 * Connections are kept and used again (:mod:`coterie.wire.pool`); closing the iterator cuts the connection, which is how
   such servers are told to stop generating.
-* Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force.
+* Only what says something is a token to a deadline: neither a role, nor a comment, nor a field that nobody knows. What
+  becomes of a connection after every finish reason came, also at a deadline, takes nothing from the answer.
+* Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force. A
+  context that the list tells is taken from the newest.
 * There is no task for a request and no timer for a token.
 """
 
@@ -21,7 +24,7 @@ from typing import Any, Final
 
 import orjson
 
-from coterie.config import ProviderSettings
+from coterie.config import ConfigError, ProviderSettings
 from coterie.errors import ApiError
 from coterie.errors.upstream import from_payload, from_response, from_transport
 from coterie.providers.base import ModelCard, Offer
@@ -32,6 +35,7 @@ from coterie.providers.listing import ListedModel, read_listing
 from coterie.wire.http1 import Exchange, ExchangeError, Head
 from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
 from coterie.wire.pool import Origin, Pool
+from coterie.wire.request import request_head
 from coterie.wire.sse import SseError, SseParser
 
 _log = logging.getLogger(__name__)
@@ -39,7 +43,7 @@ _log = logging.getLogger(__name__)
 _EVENT_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_BYTES: Final = 64 * 1024 * 1024
 _REFUSAL_BYTES: Final = 256 * 1024
-_LIST_BYTES: Final = 8 * 1024 * 1024
+_LIST_BYTES: Final = 16 * 1024 * 1024
 _LINGER_S: Final = 2.0
 """How long a connection may take after ``[DONE]`` to become free for the next request."""
 
@@ -70,10 +74,11 @@ class HttpProvider:
         self._pool = Pool(origin, connect_timeout_s=settings.connect_timeout_s, ssl_context=tls)
         self._headers = request_headers(key, settings.headers)
         created = int(time.time())
-        self._models: dict[str, ListedModel] = {
+        self._configured: dict[str, ListedModel] = {
             model.name: ListedModel(model.name, model.upstream_name, model.context_tokens, created, settings.name)
             for model in settings.served
         }
+        self._models = self._configured
         self._discovering: asyncio.Task[None] | None = None
 
     def models(self) -> list[ModelCard]:
@@ -96,9 +101,7 @@ class HttpProvider:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Generate every choice. Raises ``ApiError``."""
-        path, body = generation_request(
-            generation, self._models[generation.model].upstream_name, self.settings.continuation
-        )
+        path, body = generation_request(generation, self._upstream_name(generation.model), self.settings.continuation)
         stream = ForeignStream(generation)
         async with self._call("POST", path, body, self.settings.first_token_timeout_s) as call:
             generation.attempt.connect_s = call.exchange.connect_s
@@ -106,17 +109,20 @@ class HttpProvider:
             if head.status != 200:
                 raise await _refusal(head, call.exchange, generation.prompt_param)
             if _media_type(head) == "application/json":
-                yield stream.take(_json(await call.exchange.read(_ANSWER_BYTES))) or {"choices": []}
-            else:
-                async for chunk in _streamed(head, call, stream):
+                chunk = stream.feed(await _whole(call.exchange, _ANSWER_BYTES))
+                if chunk is not None:
                     yield chunk
+            else:
+                async with contextlib.aclosing(_streamed(head, call, stream)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
             call.answered = stream.done
         yield stream.end()
 
     async def embed(self, embedding: Embedding) -> Embedded:
         """Compute vectors. Raises ``ApiError``."""
-        path, body = embedding_request(embedding, self._models[embedding.model].upstream_name)
-        answer = await self._ask("POST", path, body, "input")
+        path, body = embedding_request(embedding, self._upstream_name(embedding.model))
+        answer = await self._ask("POST", path, body, "input", _ANSWER_BYTES)
         return _embedded(answer, len(embedding.inputs))
 
     def status(self) -> list[dict[str, Any]]:
@@ -141,6 +147,13 @@ class HttpProvider:
                 await self._discovering
         await self._pool.close()
 
+    def _upstream_name(self, model: str) -> str:
+        """What the server calls ``model``. It may have gone from the list since the request was admitted."""
+        served = self._models.get(model)
+        if served is None:
+            raise ApiError("upstream_model_unavailable", detail="the provider does not list the model any more")
+        return served.upstream_name
+
     @contextlib.asynccontextmanager
     async def _call(self, method: str, path: str, body: bytes, first_s: float) -> AsyncIterator[_Call]:
         """A request on its way, watched. What breaks it is raised as ``ApiError``."""
@@ -162,13 +175,13 @@ class HttpProvider:
             else:
                 exchange.close()
 
-    async def _ask(self, method: str, path: str, body: bytes, prompt_param: str) -> Any:
+    async def _ask(self, method: str, path: str, body: bytes, prompt_param: str, limit_bytes: int) -> Any:
         """A whole JSON answer. Raises ``ApiError``."""
         async with self._call(method, path, body, self.settings.total_timeout_s) as call:
             head = await call.exchange.head()
             if head.status != 200:
                 raise await _refusal(head, call.exchange, prompt_param)
-            answer = _json(await call.exchange.read(_ANSWER_BYTES))
+            answer = _json(await _whole(call.exchange, limit_bytes))
         failure = from_payload(answer, prompt_param=prompt_param)
         if failure is not None:
             raise failure
@@ -184,23 +197,24 @@ class HttpProvider:
     async def _discover(self) -> None:
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s * 2):
-                answer = await self._ask("GET", MODELS_PATH, b"", "model")
+                listed = read_listing(await self._ask("GET", MODELS_PATH, b"", "model", _LIST_BYTES))
         except TimeoutError:
             _log.warning("provider %s: its list of models did not come in time", self.name)
         except ApiError as error:
             _log.warning("provider %s: its list of models cannot be read: %s (%s)", self.name, error.code, error.detail)
         else:
-            self._learn(read_listing(answer))
+            self._learn(listed)
 
     def _learn(self, listed: Mapping[str, ListedModel]) -> None:
         if self.settings.models:
             self._models = {
                 name: model if model.context_tokens else model.with_context(listed.get(model.upstream_name))
-                for name, model in self._models.items()
+                for name, model in self._configured.items()
             }
-        elif listed.keys() != self._models.keys():
+            return
+        if listed.keys() != self._models.keys():
             _log.info("provider %s serves %s", self.name, ", ".join(listed) or "no model")
-            self._models = dict(listed)
+        self._models = {name: self._models.get(name, model).with_context(model) for name, model in listed.items()}
 
 
 async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGenerator[Chunk, None]:
@@ -214,31 +228,43 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
                 chunk = stream.feed(event.data)
                 if stream.done:
                     return
-                if chunk is not None:
-                    call.deadlines.hold()  # a slow reader is not a slow provider
-                    yield chunk
-                    call.deadlines.touch()
+                if chunk is None:
+                    continue
+                if not chunk["choices"]:
+                    yield chunk  # and no token
+                    continue
+                call.deadlines.hold()  # a slow reader is not a slow provider
+                yield chunk
+                call.deadlines.touch()
     except SseError as error:
         raise ApiError("upstream_protocol_error", detail=str(error)) from None
-    except ExchangeError as error:
-        if not stream.finished:
+    except (ExchangeError, ApiError) as error:
+        of_connection = isinstance(error, ExchangeError) or error is call.deadlines.failure
+        if not of_connection or not stream.finished:
             raise
-        _log.debug("the connection broke after a whole answer: %s", error)
+        _log.debug("the connection failed after a whole answer: %s", error)
 
 
 async def _refusal(head: Head, exchange: Exchange, prompt_param: str) -> ApiError:
-    """The failure that an answer is whose status is not 200."""
-    parts: list[bytes] = []
-    with contextlib.suppress(ExchangeError):
+    """The failure that an answer is whose status is not 200, also where its body breaks off or is late."""
+    body = bytearray()
+    with contextlib.suppress(ExchangeError, ApiError):
         async for part in exchange:
-            parts.append(part)
-            if sum(map(len, parts)) > _REFUSAL_BYTES:
+            body += part
+            if len(body) > _REFUSAL_BYTES:
                 break
-    return from_response(head.status, head.headers, b"".join(parts), prompt_param=prompt_param)
+    return from_response(head.status, head.headers, bytes(body[:_REFUSAL_BYTES]), prompt_param=prompt_param)
 
 
 def _media_type(head: Head) -> str:
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _whole(exchange: Exchange, limit_bytes: int) -> bytes:
+    body = await exchange.read(limit_bytes)
+    if not body or body.isspace():
+        raise from_transport("empty")
+    return body
 
 
 def _json(body: bytes) -> Any:
@@ -252,15 +278,33 @@ def _embedded(answer: Any, count: int) -> Embedded:
     """The vectors of an answer, in the order of the inputs. Raises ``ApiError``."""
     try:
         rows = sorted(answer["data"], key=lambda row: row["index"])
-        vectors = [[float(number) for number in row["embedding"]] for row in rows]
-        tokens = int((answer.get("usage") or {}).get("prompt_tokens", 0))
+        places = [row["index"] for row in rows]
+        vectors = [_vector(row["embedding"]) for row in rows]
+        tokens = (answer.get("usage") or {}).get("prompt_tokens")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ApiError("upstream_protocol_error", detail="embeddings that cannot be read") from None
-    if len(vectors) != count or not all(vectors):
-        raise ApiError("upstream_protocol_error", detail=f"{len(vectors)} vectors for {count} inputs")
-    return Embedded(vectors, tokens)
+    if places != list(range(count)):
+        raise ApiError("upstream_protocol_error", detail=f"{len(vectors)} vectors for {count} inputs, or others")
+    return Embedded(vectors, tokens if type(tokens) is int and tokens >= 0 else 0)
+
+
+def _vector(numbers: Any) -> list[float]:
+    """Raises ``TypeError`` and ``ValueError``."""
+    if not numbers or not set(map(type, numbers)) <= {int, float}:
+        raise ValueError("no vector")
+    return list(map(float, numbers))
 
 
 def provider_from(settings: ProviderSettings) -> HttpProvider:
     """The provider that ``settings`` describe, with its key from the environment. Raises ``ConfigError``."""
-    return HttpProvider(settings, settings.key(os.environ))
+    key = settings.key(os.environ)
+    try:
+        request_head("GET", "/", {}, request_headers(key, settings.headers), 0)
+    except ValueError:
+        problem = f"the environment variable {settings.api_key_env} holds no key that can be sent"
+        raise ConfigError([f"provider {settings.name}: api_key_env: {problem}"]) from None
+    try:
+        return HttpProvider(settings, key)
+    except OSError as error:
+        problem = f"its certificates cannot be read: {error.strerror or error}"
+        raise ConfigError([f"provider {settings.name}: ca_file: {problem}"]) from None

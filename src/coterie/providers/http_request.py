@@ -48,11 +48,11 @@ def embedding_request(embedding: Embedding, model: str) -> tuple[str, bytes]:
 
 
 def request_headers(key: str | None, extra: Mapping[str, str]) -> dict[str, str]:
-    """The headers of every request."""
+    """The headers of every request; ``extra`` ones replace those of the same name."""
     headers = {"content-type": "application/json", "accept": "text/event-stream, application/json"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
-    return {**headers, **extra}
+    return {**headers, **{name.lower(): value for name, value in extra.items()}}
 
 
 def _as_assistant(body: dict[str, Any]) -> dict[str, Any]:

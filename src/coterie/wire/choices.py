@@ -15,7 +15,7 @@ only repeat them. An answer is whole when every choice that was asked for is FIN
 be null: there are providers that do not count.
 
 What is not known here passes: fields of a delta with any JSON value, and those under ``extra``
-(:mod:`coterie.wire.lingua`).
+(:mod:`coterie.wire.lingua`), which go out with the next that the choice says where it says nothing itself.
 
 Whatever else a provider does is its failure: ``upstream_protocol_error`` for what may not be sent,
 ``upstream_stream_interrupted`` for an end that nobody announced. So no answer that is not whole can look like a
@@ -25,7 +25,7 @@ success, and what :meth:`Choices.admit` returns can be written as it is: every f
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NoReturn
 
@@ -36,6 +36,10 @@ FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filt
 """``finish_reason`` of OpenAI's specification, less ``function_call``: requests with ``functions`` are refused."""
 
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_MOST_TOKENS: Final = 2**53
+"""More than this is no count, and cannot be written as JSON that everybody reads."""
+_MOST_KEPT: Final = 64
+"""Fields that a choice keeps for the next time that it says something."""
 
 
 class ChoiceState(Enum):
@@ -46,12 +50,17 @@ class ChoiceState(Enum):
     FINISHED = 2
 
 
+_OPEN: Final = ChoiceState.OPEN
+
+
 @dataclass(slots=True)
 class _Choice:
     state: ChoiceState = ChoiceState.NEW
     calls: int = 0
     head: tuple[str, str] = ("", "")
     """Id and name of the last tool call."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What came beside nothing, for the next that is said."""
 
 
 class Choices:
@@ -78,8 +87,33 @@ class Choices:
             self.usage, self._counted = _checked_usage(chunk["usage"]), True
         elif not chunk.get("choices") and chunk.get("usage", 0) is None:
             self._counted = True
-        said = (self._admit(entry) for entry in _objects(chunk.get("choices"), "choices"))
+        entries = chunk.get("choices")
+        if type(entries) is list and len(entries) == 1:
+            plain = self.go_on(entries[0])
+            if plain is not None:
+                return [plain]
+        said = (self._admit(entry) for entry in _objects(entries, "choices"))
         return [choice for choice in said if choice is not None]
+
+    def go_on(self, entry: Any) -> dict[str, Any] | None:
+        """What :meth:`admit` returns for a choice that only goes on with a piece of text, in a fraction of the time.
+
+        Nearly every chunk of a stream has one such choice. For any other, which may be good too, it does nothing and
+        returns ``None``. Raises ``ApiError`` where the text cannot be written.
+        """
+        if type(entry) is not dict:
+            return None
+        index, delta = entry.get("index"), entry.get("delta")
+        if type(index) is not int or not 0 <= index < len(self._choices) or type(delta) is not dict or len(delta) != 1:
+            return None
+        content, choice = delta.get("content"), self._choices[index]
+        if type(content) is not str or not content or choice.state is not _OPEN or choice.extra:
+            return None
+        if entry.get("finish_reason") is not None or entry.get("logprobs") or entry.get("extra"):
+            return None
+        if not content.isascii():
+            _checked_text(content)
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None, "first": False}
 
     def check_whole(self) -> None:
         """Raise ``ApiError`` where the answer is not whole."""
@@ -95,12 +129,17 @@ class Choices:
         choice, finish = self._choices[index], entry.get("finish_reason")
         delta = dict(self._delta(choice, entry.get("delta") or {}))
         logprobs = _checked_logprobs(entry.get("logprobs"))
-        if not delta and not logprobs and finish is None:
-            return None
-        first = _move(choice, finish, f"choice {index}")
-        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, "first": first}
+        extra = choice.extra
         if entry.get("extra"):
-            said["extra"] = entry["extra"]
+            extra = {**extra, **_checked_extra(entry["extra"])}
+        if not delta and not logprobs and finish is None:
+            if len(extra) <= _MOST_KEPT:
+                choice.extra = extra
+            return None
+        first = _move(choice, finish, index)
+        said = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, "first": first}
+        if extra:
+            said["extra"], choice.extra = extra, {}
         return said
 
     def _delta(self, choice: _Choice, delta: Any) -> Iterator[tuple[str, Any]]:
@@ -123,15 +162,15 @@ def _refuse(detail: str) -> NoReturn:
     raise ApiError("upstream_protocol_error", detail=detail)
 
 
-def _move(choice: _Choice, finish: Any, name: str) -> bool:
+def _move(choice: _Choice, finish: Any, index: int) -> bool:
     """Take one step of the module's table. Returns whether it was the first."""
     before = choice.state
     if before is ChoiceState.FINISHED:
-        _refuse(f"{name} goes on after its finish reason")
+        _refuse(f"choice {index} goes on after its finish reason")
     if finish is not None and (not isinstance(finish, str) or finish not in FINISH_REASONS):
         _refuse(f"finish reason {finish!r}")
     if finish == "tool_calls" and not choice.calls:
-        _refuse(f"{name} finishes with a tool call that it does not have")
+        _refuse(f"choice {index} finishes with a tool call that it does not have")
     choice.state = ChoiceState.OPEN if finish is None else ChoiceState.FINISHED
     return before is ChoiceState.NEW
 
@@ -183,9 +222,19 @@ def _objects(value: Any, name: str) -> list[dict[str, Any]]:
 
 def _checked_usage(usage: Any) -> dict[str, Any]:
     counts: list[Any] = [usage.get(name) for name in _COUNTS] if isinstance(usage, dict) else [None]
-    if not all(type(count) is int and count >= 0 for count in counts) or counts[0] + counts[1] != counts[2]:
+    if not all(map(_is_count, counts)) or counts[0] + counts[1] != counts[2]:
         _refuse(f"usage {usage!r:.200}")
     return dict(usage)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_TOKENS
+
+
+def _checked_extra(extra: Any) -> dict[str, Any]:
+    if not isinstance(extra, dict):
+        _refuse("'extra' is no object")
+    return extra
 
 
 def _checked_logprobs(logprobs: Any) -> dict[str, Any] | None:
@@ -196,7 +245,10 @@ def _checked_logprobs(logprobs: Any) -> dict[str, Any] | None:
         _refuse("'logprobs' is no object")
     entries = [entry for name in ("content", "refusal") for entry in _objects(logprobs.get(name), name)]
     for entry in entries:
-        if not all(_is_logprob(one) for one in (entry, *_objects(entry.get("top_logprobs", 0), "top_logprobs"))):
+        tops = entry.get("top_logprobs")
+        if tops is None:
+            _refuse("an entry of 'logprobs' without 'top_logprobs'")
+        if not all(_is_logprob(one) for one in (entry, *_objects(tops, "top_logprobs"))):
             _refuse("an entry of 'logprobs' has no token or no number")
     return {"content": logprobs.get("content"), "refusal": logprobs.get("refusal")} if entries else None
 

@@ -146,6 +146,50 @@ def test_nothing_is_late_while_nobody_waits(loop: FakeLoop, dog: Watchdog, failu
     assert told(failures) == [LATE_NEXT]
 
 
+def test_nor_before_the_first_sign(loop: FakeLoop, dog: Watchdog, failures: list[ApiError]) -> None:
+    loop.pass_s(9)
+    dog.hold()
+    loop.pass_s(1000)
+    assert failures == []
+    assert loop.pending == 1
+    dog.touch()
+    loop.pass_s(1.9)
+    assert failures == []
+    loop.pass_s(0.1)
+    assert told(failures) == [LATE_NEXT]
+
+
+def test_many_holds_cost_no_timer(loop: FakeLoop, dog: Watchdog, failures: list[ApiError]) -> None:
+    dog.touch()
+    for _ in range(100):
+        dog.hold()
+        loop.pass_s(5)
+        dog.touch()
+        loop.pass_s(0.01)
+        assert loop.pending == 1
+    assert failures == []
+
+
+def test_the_first_may_be_counted_from_earlier(loop: FakeLoop, failures: list[ApiError]) -> None:
+    Watchdog(10, 2, failures.append, since_s=loop.time() - 8)
+    loop.pass_s(1.9)
+    assert failures == []
+    loop.pass_s(0.1)
+    assert told(failures) == [LATE_FIRST]
+
+
+def test_its_words_are_the_callers(loop: FakeLoop, failures: list[ApiError]) -> None:
+    def late(limit_s: float, *, first: bool) -> ApiError:
+        return ApiError("upstream_timeout", hint=f" {limit_s:g} {first}")
+
+    Watchdog(10, 2, failures.append, late=late)
+    loop.pass_s(10)
+    dog = Watchdog(10, 2, failures.append, late=late)
+    dog.touch()
+    loop.pass_s(2)
+    assert [message.rpartition(".")[2] for message in told(failures)] == [" 10 True", " 2 False"]
+
+
 async def test_it_ends_a_wait_in_a_real_loop() -> None:
     failed: asyncio.Future[ApiError] = asyncio.get_running_loop().create_future()
     Watchdog(0.01, 60, failed.set_result)

@@ -78,6 +78,59 @@ def test_what_a_choice_has_beyond_the_protocol_is_kept_beside_it() -> None:
     assert Choices(1).admit({"choices": [entry]})[0]["extra"] == {"stop_reason": 7}
 
 
+def test_what_came_beside_nothing_goes_out_with_what_the_choice_says_next() -> None:
+    choices = Choices(2)
+    silent = {"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}
+    assert choices.admit({"choices": [{**silent, "extra": {"a": 1, "b": 1}}]}) == []
+    assert choices.admit({"choices": [{**silent, "extra": {"b": 2}}]}) == []
+    assert "extra" not in choices.admit(text("x", 1))[0]
+    (said,) = choices.admit(chunk({"content": "y"}, extra={"c": 3}))
+    assert said["first"]
+    assert said["extra"] == {"a": 1, "b": 2, "c": 3}
+    assert "extra" not in choices.admit(text("z"))[0]
+    assert choices.admit({"choices": [{**silent, "extra": {"d": 4}}]}) == []
+    assert choices.admit(text("z"))[0]["extra"] == {"d": 4}
+    assert choices.admit(chunk({"content": "z"}, extra={"e": 5}))[0]["extra"] == {"e": 5}
+
+
+def test_what_is_kept_for_later_is_bounded() -> None:
+    choices = Choices(1)
+    for number in range(1000):
+        choices.admit(chunk(extra={f"field {number}": number}))
+    assert len(choices.admit(text("x"))[0]["extra"]) <= 64
+
+
+def test_plain_text_goes_on_the_short_way() -> None:
+    choices = Choices(1)
+    (plain,) = text("a")["choices"]
+    assert choices.go_on(plain) is None  # the first has a way of its own
+    choices.admit(text("a"))
+    assert choices.go_on(plain) == {
+        "index": 0, "delta": {"content": "a"}, "logprobs": None, "finish_reason": None, "first": False,
+    }  # fmt: skip
+    with pytest.raises(ApiError):
+        choices.go_on({**plain, "delta": {"content": "\ud800"}})
+    choices.admit(chunk(finish="stop"))
+    assert choices.go_on(plain) is None
+
+
+@given(st.lists(any_chunks, max_size=8), st.integers(0, 8))
+def test_the_short_way_and_the_long_one_lead_to_the_same(chunks: list[Any], place: int) -> None:
+    short, long = Choices(2), Choices(2)
+    for each in [*chunks[:place], text("a"), text("b"), *chunks[place:]]:
+        entries = each.get("choices")
+        if not isinstance(entries, list) or len(entries) != 1:
+            continue
+        try:
+            expected = long.admit({"choices": [*entries, {"index": 0, "delta": {}}]})  # two are never gone short with
+        except ApiError:
+            with pytest.raises(ApiError):
+                short.admit({"choices": entries})
+            return
+        assert short.admit({"choices": entries}) == expected
+    assert short.finished == long.finished
+
+
 @pytest.mark.parametrize(
     "delta", [{}, None, {"role": "assistant"}, {"content": ""}, {"content": None, "tool_calls": []}]
 )
@@ -170,6 +223,9 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "usage below nothing": (usage(prompt_tokens=-1, total_tokens=1),),
     "usage in words": (usage(prompt_tokens="5"),),
     "usage that does not add up": (usage(total_tokens=8),),
+    "usage beyond all counting": (usage(prompt_tokens=2**64 - 1, total_tokens=2**64 + 1),),
+    "further fields that are none": (chunk({"content": "a"}, extra="x"),),
+    "further fields that are none, beside nothing": (chunk(extra=["x"]),),
     "log probabilities that are none": (chunk({"content": "a"}, logprobs=5),),
     "log probabilities without a list": (chunk({"content": "a"}, logprobs={"content": "x"}),),
     "log probabilities without a number": (chunk({"content": "a"}, logprobs={"content": [logprob("t", True)]}),),
@@ -177,6 +233,10 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "log probabilities without alternatives": (
         chunk({"content": "a"}, logprobs={"content": [{"token": "t", "logprob": -1}]}),
     ),
+    "log probabilities with null for alternatives": (
+        chunk({"content": "a"}, logprobs={"content": [logprob("t", top_logprobs=None)]}),
+    ),
+    "a lone surrogate later": (text("a"), text("\udfff")),
     "a token with a lone surrogate": (chunk({"content": "a"}, logprobs={"content": [logprob("\ud800")]}),),
     "broken alternatives": (
         chunk({"content": "a"}, logprobs={"content": [logprob("t", top_logprobs=[{"token": 1, "logprob": 1}])]}),
