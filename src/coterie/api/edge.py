@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coterie.errors import ApiError
+from coterie.errors.cleaning import mask_secrets
 from coterie.errors.render import http_body, http_headers
 from coterie.observe import log
 from coterie.observe.metrics import Metrics
@@ -168,7 +169,7 @@ class Exchange:
         """Remember how the request ended, and log what the client is not told."""
         self.outcome, self.code = error.entry.fault, error.code
         if error.detail:
-            _log.warning("%s: %s", error.code, error.detail[:2000])
+            _log.warning("%s: %s", error.code, mask_secrets(error.detail[:2000]))
 
     async def fail(self, error: ApiError) -> None:
         """Answer with ``error`` where no answer has begun."""

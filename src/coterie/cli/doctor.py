@@ -22,7 +22,8 @@ import typer
 from coterie.cli.client import RequestError, Server, own_server
 from coterie.cli.common import AsJson, ConfigFile, load, print_json
 from coterie.cli.machine import EngineFacts, Machine
-from coterie.config import DEFAULT_MODEL, ConfigError, ModelSettings, Settings
+from coterie.config import DEFAULT_MODEL, ConfigError, ModelSettings, ProviderSettings, Settings
+from coterie.errors import ApiError
 from coterie.models.catalogue import CATALOG, CatalogModel
 from coterie.models.errors import ModelError
 from coterie.models.gguf import kv_cache_bytes, read_gguf
@@ -65,6 +66,8 @@ class Examination:
         """The models that would be served."""
         if self.settings is None:
             return ()
+        if self.settings.providers:
+            return self.settings.models
         return self.settings.models or (ModelSettings(name=DEFAULT_MODEL, engine=self.settings.engine),)
 
     @cached_property
@@ -290,12 +293,36 @@ def _server_remedy(error: RequestError) -> str:
     return error.remedy
 
 
+def check_providers(examination: Examination) -> Iterator[Finding]:
+    """Each other server answers, takes the key, and has the models that are asked of it."""
+    for provider in examination.settings.providers if examination.settings else ():
+        yield _check_provider(provider, examination.machine)
+
+
+def _check_provider(provider: ProviderSettings, machine: Machine) -> Finding:
+    name = f"provider {provider.name}"
+    try:
+        listed = machine.models_listed_by(provider)
+    except ConfigError as error:
+        return Finding(name, "FAIL", error.problems[0], "Set the variable, or take 'api_key_env' out.")
+    except ApiError as error:
+        level: Level = "WARN" if provider.models else "FAIL"
+        return Finding(name, level, f"its list of models cannot be read: {error.message}", error.entry.remedy)
+    missing = [model.upstream_name for model in provider.served if model.upstream_name not in listed]
+    if missing:
+        text = f"it does not list {', '.join(missing)}"
+        return Finding(name, "WARN", text, "Correct 'upstream' of these models, or load them there.")
+    served = len(provider.models) or len(listed)
+    return Finding(name, "PASS", f"answers; {served} model{'s' if served != 1 else ''}")
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     check_python,
     check_engine,
     check_configuration,
     check_state_folder,
     check_models,
+    check_providers,
     check_memory,
     check_port,
     check_server,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from coterie.config import ProviderSettings
+from coterie.providers.http import HttpProvider, provider_from
 
 _ENGINE_TIMEOUT_S: Final = 120.0
 
@@ -85,6 +89,10 @@ class Machine:
         known = [value for value in (available, limit) if value is not None]
         return min(known, default=None)
 
+    def models_listed_by(self, provider: ProviderSettings) -> set[str]:
+        """Ask a provider for its models. Raises ``ApiError``, or ``ConfigError`` for a key that is not set."""
+        return asyncio.run(_listed(provider_from(provider)))
+
     def free_disk_bytes(self, folder: Path) -> int:
         """Free space where ``folder`` is or would be made. Raises ``OSError``."""
         while not folder.exists() and folder != folder.parent:
@@ -97,6 +105,13 @@ class Machine:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
             file.write(b"x")
             file.flush()
+
+
+async def _listed(provider: HttpProvider) -> set[str]:
+    try:
+        return set(await provider.listed())
+    finally:
+        await provider.stop()
 
 
 _CGROUP_FILES: Final = ("memory.max", "memory.current", "memory.stat")

@@ -50,8 +50,8 @@ class _Message:
                     self._add_call(fragment)
             elif isinstance(value, str):
                 self._texts.setdefault(name, []).append(value)
-            elif isinstance(value, list):
-                self._others[name] = [*self._others.get(name, ()), *value]
+            elif isinstance(value, list) and isinstance(before := self._others.get(name, []), list):
+                self._others[name] = [*before, *value]
             else:
                 self._others[name] = value
         self._extra.update(choice.get("extra") or {})
@@ -81,7 +81,9 @@ class _Message:
 
     def _add_call(self, fragment: dict[str, Any]) -> None:
         function = fragment["function"]
+        extra = {name: value for name, value in fragment.items() if name not in ("index", "id", "type", "function")}
         if fragment["index"] == len(self._calls):
-            self._calls.append({"id": fragment["id"], "type": "function", "function": dict(function)})
+            self._calls.append({"id": fragment["id"], "type": "function", "function": dict(function), **extra})
         else:
             self._calls[-1]["function"]["arguments"] += function["arguments"]
+            self._calls[-1].update(extra)

@@ -35,6 +35,7 @@ from coterie.dispatch.choice import Candidate, ranked
 from coterie.dispatch.seats import Seats, now_s
 from coterie.dispatch.tally import Tally
 from coterie.errors import ApiError, Retry
+from coterie.errors.cleaning import mask_secrets
 from coterie.observe.timing import Timing
 from coterie.wire.lingua import RESTART, Attempt, Chunk, Embedded, Embedding, Generation
 
@@ -268,7 +269,7 @@ def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error
     if goes_on or error is not run.remaining:  # (what the client is told is logged where it is told)
         _log.warning(
             "attempt %d, on %s, failed: %s%s", run.attempts, candidate.provider.name, error.code,
-            f": {error.detail[:1000]}" if error.detail else "",
+            f": {mask_secrets(error.detail[:1000])}" if error.detail else "",
         )  # fmt: skip
     if not goes_on:
         raise run.remaining from None

@@ -283,7 +283,7 @@ def _fragment(calls: _Calls, fragment: dict[str, Any]) -> dict[str, Any]:
         place, identity = len(calls.ids) - 1 if number is None else calls.places[number], None
     if isinstance(function.get("arguments"), dict):
         function["arguments"] = orjson.dumps(function["arguments"]).decode()
-    return {"index": place, "id": identity, "type": fragment.get("type") or None, "function": function}
+    return {**fragment, "index": place, "id": identity, "type": fragment.get("type") or None, "function": function}
 
 
 def _joined(parts: list[Any]) -> dict[str, Any]:

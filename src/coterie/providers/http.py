@@ -104,8 +104,8 @@ class HttpProvider:
         path, body = generation_request(generation, self._upstream_name(generation.model), self.settings.continuation)
         stream = ForeignStream(generation)
         async with self._call("POST", path, body, self.settings.first_token_timeout_s) as call:
-            generation.attempt.connect_s = call.exchange.connect_s
             head = await call.exchange.head()
+            generation.attempt.connect_s = call.exchange.connect_s
             if head.status != 200:
                 raise await _refusal(head, call.exchange, generation.prompt_param)
             if _media_type(head) == "application/json":
@@ -194,12 +194,17 @@ class HttpProvider:
             await asyncio.sleep(self.settings.discovery_interval_s)
             await self._discover()
 
-    async def _discover(self) -> None:
+    async def listed(self) -> Mapping[str, ListedModel]:
+        """What the server lists now, by its own names. Raises ``ApiError``."""
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s * 2):
-                listed = read_listing(await self._ask("GET", MODELS_PATH, b"", "model", _LIST_BYTES))
+                return read_listing(await self._ask("GET", MODELS_PATH, b"", "model", _LIST_BYTES))
         except TimeoutError:
-            _log.warning("provider %s: its list of models did not come in time", self.name)
+            raise ApiError("upstream_timeout", detail="its list of models did not come in time") from None
+
+    async def _discover(self) -> None:
+        try:
+            listed = await self.listed()
         except ApiError as error:
             _log.warning("provider %s: its list of models cannot be read: %s (%s)", self.name, error.code, error.detail)
         else:

@@ -35,6 +35,7 @@ from coterie.wire.lingua import Chunk
 FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
 """``finish_reason`` of OpenAI's specification, less ``function_call``: requests with ``functions`` are refused."""
 
+_CALL_FIELDS: Final = frozenset({"index", "id", "type", "function"})
 _COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _MOST_TOKENS: Final = 2**53
 """More than this is no count, and cannot be written as JSON that everybody reads."""
@@ -176,22 +177,23 @@ def _move(choice: _Choice, finish: Any, index: int) -> bool:
 
 
 def _fragment(choice: _Choice, fragment: dict[str, Any]) -> dict[str, Any]:
-    """A fragment of a tool call with exactly the fields that its place in the call asks for."""
+    """A fragment of a tool call with the fields that its place in the call asks for, and those that nobody knows."""
     index, function = fragment.get("index"), fragment.get("function") or {}
     if not isinstance(function, dict) or fragment.get("type") not in (None, "function"):
         _refuse("a tool call that is no call of a function")
     identity, name, arguments = map(
         _optional_text, (fragment.get("id"), function.get("name"), function.get("arguments"))
     )
+    extra = {name: fragment[name] for name in fragment.keys() - _CALL_FIELDS}
     if type(index) is int and index == choice.calls and identity and name:
         choice.calls, choice.head = choice.calls + 1, (identity, name)
         head = {"index": index, "id": identity, "type": "function"}
-        return {**head, "function": {"name": name, "arguments": arguments}}
+        return {**head, "function": {"name": name, "arguments": arguments}, **extra}
     if type(index) is not int or index < 0 or index != choice.calls - 1:
         _refuse(f"tool call {index!r} after {choice.calls} calls, with id {identity!r} and name {name!r}")
     if identity not in ("", choice.head[0]) or name not in ("", choice.head[1]):
         _refuse(f"tool call {index} changes its id or name")
-    return {"index": index, "function": {"arguments": arguments}}
+    return {"index": index, "function": {"arguments": arguments}, **extra}
 
 
 def _optional_text(value: Any) -> str:

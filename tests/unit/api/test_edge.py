@@ -161,7 +161,9 @@ async def test_a_success_is_counted_by_its_route() -> None:
     asking = client(ScriptedProvider())
     await asking.get("/v1/models/m")
     page = (await asking.get("/metrics")).body.decode()
-    assert 'coterie_requests_total{code="",dialect="",model="",outcome="ok",route="/v1/models/{model:path}"} 1.0' in page
+    assert (
+        'coterie_requests_total{code="",dialect="",model="",outcome="ok",route="/v1/models/{model:path}"} 1.0' in page
+    )
     assert "coterie_requests_active 1.0" in page  # the look itself
 
 

@@ -18,9 +18,11 @@ from coterie.cli import doctor, machine
 from coterie.cli.doctor import CHECKS, Check, Examination, Finding
 from coterie.cli.machine import Device, EngineFacts, Machine
 from coterie.cli.state_lock import StateLock
-from coterie.config import Settings
+from coterie.config import ConfigError, ProviderSettings, Settings
+from coterie.errors import ApiError
 from coterie.models.catalogue import CATALOG, CatalogModel, HuggingFace
 from coterie.models.store import InstalledModel, ModelStore
+from coterie.testbed.upstream import FaultyUpstream
 
 Coterie = Callable[..., Any]
 
@@ -45,6 +47,12 @@ class StagedMachine(Machine):
     def available_memory_bytes(self) -> int | None:
         memory: int | None = self.facts.get("memory", 10**12)
         return memory
+
+    def models_listed_by(self, provider: ProviderSettings) -> set[str]:
+        listed: set[str] | Exception = self.facts["listed"]
+        if isinstance(listed, Exception):
+            raise listed
+        return listed
 
     def free_disk_bytes(self, folder: Path) -> int:
         free: int = self.facts.get("disk", 10**12)
@@ -360,3 +368,36 @@ def test_meminfo(text: str, expected: int | None) -> None:
 )
 def test_the_limit_of_a_container(limit: str, current: str, stat: str, expected: int | None) -> None:
     assert machine.left_of_cgroup(limit, current, stat) == expected
+
+
+FAR = {"name": "far", "base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.mark.parametrize(
+    ("models", "listed", "level", "text"),
+    [
+        ([], {"a", "b"}, "PASS", "answers; 2 models"),
+        (["a"], {"a", "b"}, "PASS", "answers; 1 model"),
+        ([{"name": "x", "upstream": "c"}], {"a"}, "WARN", "it does not list c"),
+        ([], ApiError("upstream_unreachable"), "FAIL", "could not be reached"),
+        (["a"], ApiError("upstream_unreachable"), "WARN", "could not be reached"),
+        (["a"], ConfigError(["KEY is not set"]), "FAIL", "KEY is not set"),
+    ],
+)
+def test_a_provider(
+    examine: Callable[..., Examination], models: list[Any], listed: object, level: str, text: str
+) -> None:
+    finding = only(doctor.check_providers, examine({"providers": [{**FAR, "models": models}]}, listed=listed))
+    assert (finding.check, finding.level) == ("provider far", level)
+    assert text in finding.text
+    assert bool(finding.remedy) == (level != "PASS")
+
+
+def test_a_server_of_other_servers_models_needs_no_model_of_its_own(examine: Callable[..., Examination]) -> None:
+    assert examine({"providers": [FAR]}).models == ()
+
+
+def test_a_provider_is_really_asked() -> None:
+    with FaultyUpstream(models={"m": "ok"}) as upstream:
+        settings = ProviderSettings(name="far", base_url=upstream.base_url)
+        assert Machine().models_listed_by(settings) == {"m"}

@@ -159,3 +159,30 @@ def test_a_good_answer_is_the_same_streamed_and_whole(data: st.DataObject, choic
 @given(st.lists(any_chunks, max_size=10) | st.lists(good_chunks, max_size=10), st.integers(1, 2))
 def test_any_chunks_have_the_same_outcome_streamed_and_whole(chunks: list[Any], choices: int) -> None:
     assert outcome_of_fold(chunks, choices) == outcome_of_stream(chunks, choices)
+
+
+def test_what_is_not_known_is_gathered_whatever_its_kind() -> None:
+    fold = ChatFold("id", 1, "m", choices=1)
+    for value in (1, [1], [2], {"a": 1}, [3]):
+        fold.feed({"choices": [{"index": 0, "delta": {"x": value}, "finish_reason": None}], "extra": {"y": value}})
+    fold.feed({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "extra": {"z": 1}}]})
+    fold.feed({"choices": [], "usage": None})
+    answer = fold.end()
+    assert answer["y"] == [3]
+    assert answer["choices"][0]["z"] == 1
+    assert answer["choices"][0]["message"]["x"] == [3]
+    assert "usage" not in answer
+
+
+def test_a_call_keeps_what_is_not_known_of_it() -> None:
+    fold = ChatFold("id", 1, "m", choices=1)
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}, "sign": "a"}
+    more = {"index": 0, "function": {"arguments": "}"}, "more": 1}
+    for part in (call, more):
+        fold.feed({"choices": [{"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None}]})
+    fold.feed({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+    fold.feed({"choices": [], "usage": None})
+    [message] = [choice["message"] for choice in fold.end()["choices"]]
+    assert message["tool_calls"] == [
+        {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "sign": "a", "more": 1}
+    ]

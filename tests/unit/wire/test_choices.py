@@ -167,11 +167,11 @@ def test_a_role_and_what_is_empty_or_foreign_is_taken_out_of_a_delta() -> None:
     }
 
 
-def test_tool_calls_get_exactly_their_fields() -> None:
+def test_tool_calls_get_their_fields_and_keep_others() -> None:
     choices = Choices(1)
     first = choices.admit(chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}, "x": 1}]}))
     assert first[0]["delta"]["tool_calls"] == [
-        {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}, "x": 1}
     ]
     more = choices.admit(chunk(fragment(0, "c", "f", "{}")))  # some servers repeat id and name
     assert more[0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
