@@ -51,10 +51,10 @@ class EmbeddedProvider:
         return [model.card for model in self._models.values()]
 
     def offer(self, model: str) -> Offer | None:
-        """How it would serve ``model``. The engine has a queue of its own, and cannot continue what another began."""
+        """How it would serve ``model``. The engine has a queue of its own, and goes on with an assistant's message."""
         if model not in self._models:
             return None
-        return Offer(context_tokens=self._models[model].generator.spec.context_tokens)
+        return Offer(context_tokens=self._models[model].generator.spec.context_tokens, continues=True)
 
     def engines(self) -> list[LlamaCppEngine]:
         """Every engine, loaded or not."""
@@ -66,6 +66,9 @@ class EmbeddedProvider:
         if isinstance(generation.known, ApiError):
             raise generation.known
         generation = generation.known or generation
+        if generation.partial and generation.body.get("tools"):
+            # They are told to the model as a form of its whole answer, which has begun without it.
+            raise ApiError("unsupported_parameter", param="tools")
         engine = self._models[generation.model].generator
         check_room(generation, engine.spec.slots + engine.spec.queue)
         tickets = engine.enter(len(generation.prompts or (None,)) * generation.n)

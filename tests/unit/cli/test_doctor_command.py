@@ -400,4 +400,4 @@ def test_a_server_of_other_servers_models_needs_no_model_of_its_own(examine: Cal
 def test_a_provider_is_really_asked() -> None:
     with FaultyUpstream(models={"m": "ok"}) as upstream:
         settings = ProviderSettings(name="far", base_url=upstream.base_url)
-        assert Machine().models_listed_by(settings) == {"m"}
+        assert "m" in Machine().models_listed_by(settings)
