@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := .make
 
-.PHONY: serve test lint bench docs lock clean
+.PHONY: serve test lint bench bench-embedded bench-gateway docs lock clean
 
 serve: $(STAMP)/serve
 	$(BIN)/coterie serve $(ARGS)
@@ -20,9 +20,16 @@ lint: $(STAMP)/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m coterie.cli.docs --check docs
 
-bench: $(STAMP)/test
+# ARGS are for one of the two.
+bench: bench-embedded bench-gateway
+
+bench-embedded: $(STAMP)/test
 	$(BIN)/coterie models pull --quiet
 	$(BIN)/python bench/embedded.py $(ARGS)
+
+# Installs the gateways to compare with into .bench/, at the first run.
+bench-gateway: $(STAMP)/test
+	$(BIN)/python -m bench.gateway $(ARGS)
 
 docs: $(STAMP)/test
 	$(BIN)/python -m coterie.cli.docs docs

@@ -270,7 +270,7 @@ def report(results: dict[str, Any], rounds: int, tokens: int, help_s: float) -> 
     lines = [
         "# The embedded engine, alone and behind the server",
         "",
-        f'`make bench ARGS="--rounds {rounds} --tokens {tokens}"` wrote this page: '
+        f'`make bench-embedded ARGS="--rounds {rounds} --tokens {tokens}"` wrote this page: '
         f"coterie {__version__}, Python {platform.python_version()}, "
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, model {DEFAULT_MODEL}, {SLOTS} slots, "
         f"{rounds} interleaved rounds of {tokens} tokens a stream. "
