@@ -12,7 +12,7 @@ from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
 Step = Chunk | BaseException | asyncio.Event
 """A chunk is yielded, an exception raised, an event awaited."""
 
-SECRET = "SECRET /etc/x"
+SECRET = "PRIVATE /etc/x"
 """Text of exceptions, which no client may ever see."""
 
 

@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from coterie.api.active import ActiveRequest
 from coterie.api.edge import CLIENT_CLOSED, Exchange
+from coterie.api.protocol import ClientLine
 from coterie.api.state import AppState
 from coterie.dialects.chat import ParsedRequest
 from coterie.dialects.chunk_stream import ChunkStream
@@ -84,12 +85,12 @@ class GenerationAnswer:
         try:
             async with contextlib.aclosing(self._chunks), attended(self._state, exchange, receive) as request:
                 await (self._stream(exchange, request) if self._parsed.stream else self._plain(exchange))
-                self._state.metrics.latency.labels(self._model).observe(time.perf_counter() - exchange.started_s)
+                self._state.metrics.latency.of(self._model).add(time.perf_counter() - exchange.started_s)
         finally:
-            self._state.metrics.queue_wait.labels(self._model).observe(self._timing.queue_s)
+            self._state.metrics.queue_wait.of(self._model).add(self._timing.queue_s)
 
     def _new(self, make: Callable[..., Any], **options: Any) -> Any:
-        answer_id = f"{self._machines.id_prefix}{uuid.uuid4().hex}"
+        answer_id = f"{self._machines.id_prefix}{os.urandom(16).hex()}"
         return make(answer_id, int(time.time()), self._model, choices=self._parsed.choices, **options)
 
     async def _plain(self, exchange: Exchange) -> None:
@@ -136,7 +137,7 @@ class GenerationAnswer:
                 if writer.begun:
                     gaps.add(now_s - last_s)
                 else:
-                    self._state.metrics.first_token.labels(self._model).observe(now_s - writer.exchange.started_s)
+                    self._state.metrics.first_token.of(self._model).add(now_s - writer.exchange.started_s)
                 last_s = now_s
                 await writer.write(event)
 
@@ -148,7 +149,12 @@ async def attended(state: AppState, exchange: Exchange, receive: Receive) -> Asy
     Raises the failure that the server's stop is; swallows the cancellation for a client that has gone.
     """
     request = state.active.enter()
-    watcher = asyncio.create_task(_watch(receive, request))
+    client: ClientLine | None = exchange.scope.get("coterie.client")
+    watcher = None
+    if client is not None:
+        client.tell(request.end_for_client)
+    else:
+        watcher = asyncio.create_task(_watch(receive, request))
     try:
         yield request
     except asyncio.CancelledError:
@@ -160,7 +166,10 @@ async def attended(state: AppState, exchange: Exchange, receive: Receive) -> Asy
         request.task.uncancel()
         exchange.outcome = CLIENT_CLOSED
     finally:
-        watcher.cancel()
+        if client is not None:
+            client.tell(None)
+        if watcher is not None:
+            watcher.cancel()
         state.active.leave(request)
 
 
@@ -177,16 +186,20 @@ class _Writer:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.begun = False
+        self._client: ClientLine | None = exchange.scope.get("coterie.client")
 
     async def write(self, event: bytes) -> None:
+        if self.begun and self._client is not None and self._client.write(event):
+            return
         await self._begin()
         await self.exchange.send({"type": "http.response.body", "body": event, "more_body": True})
 
     async def finish(self, events: list[bytes]) -> None:
-        for event in events:
+        *before, last = events or [b""]
+        for event in before:
             await self.write(event)
         await self._begin()
-        await self.exchange.send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self.exchange.send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _begin(self) -> None:
         if not self.begun:
@@ -203,7 +216,7 @@ def _last_words(machine: ChunkStream, error: ApiError, writer: _Writer) -> list[
 
 
 async def _watch(receive: Receive, request: ActiveRequest) -> None:
-    """Wait for the client to leave. (The body was read, so nothing else can come.)"""
+    """Wait for the client to leave, where nothing else tells. (The body was read, so nothing else can come.)"""
     while (await receive())["type"] != "http.disconnect":
         pass
     request.end_for_client()

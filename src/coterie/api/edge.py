@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-import uuid
 from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
@@ -26,7 +26,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coterie.errors import ApiError
-from coterie.errors.cleaning import mask_secrets
 from coterie.errors.render import http_body, http_headers
 from coterie.observe import log
 from coterie.observe.metrics import Metrics
@@ -88,24 +87,17 @@ class Edge:
             await exchange.fail(ApiError("internal_error"))
 
     def _finish(self, exchange: Exchange) -> None:
-        self._metrics.requests.labels(
-            exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code
-        ).inc()
+        self._metrics.count_request(exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code)
         _log.info(
-            "%s %s %s %d %s %.1f ms",
+            "%s %s %s %d %s %.1f ms%s",
             exchange.scope["method"],
             exchange.scope["path"][:200].encode("unicode_escape").decode(),
             exchange.outcome,
             exchange.status,
             exchange.code or "-",
             (time.perf_counter() - exchange.started_s) * 1000,
+            _last_words(exchange.timing),
         )
-        if exchange.timing is not None and exchange.timing.attempts:
-            # A stream's head went out before most of this was known.
-            timing = exchange.timing
-            _log.info(
-                "timing %s %s, continued %d times", timing.provider, timing.header().decode(), timing.continuations
-            )
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         if not self._origins:
@@ -129,7 +121,7 @@ class Exchange:
     """One request on its way through the edge; routes find it in the scope, under "coterie.exchange"."""
 
     def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        self.request_id = f"req_{uuid.uuid4().hex}"
+        self.request_id = f"req_{os.urandom(16).hex()}"
         self.started_s = time.perf_counter()
         self.scope: Scope = {**scope, "coterie.exchange": self, "app": None}
         self.status = 0
@@ -169,7 +161,7 @@ class Exchange:
         """Remember how the request ended, and log what the client is not told."""
         self.outcome, self.code = error.entry.fault, error.code
         if error.detail:
-            _log.warning("%s: %s", error.code, mask_secrets(error.detail[:2000]))
+            _log.warning("%s: %s", error.code, error.detail[:2000])
 
     async def fail(self, error: ApiError) -> None:
         """Answer with ``error`` where no answer has begun."""
@@ -184,6 +176,14 @@ class Exchange:
         headers.append((b"content-length", str(len(body)).encode()))
         await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
+
+
+def _last_words(timing: Timing | None) -> str:
+    """What the log tells of a request's way through the providers; a stream's head went out before it was known."""
+    if timing is None or not timing.attempts:
+        return ""
+    continued = f" continued {timing.continuations} times" if timing.continuations else ""
+    return f" by {timing.provider} {timing.header().decode()}{continued}"
 
 
 async def _allow(exchange: Exchange) -> None:

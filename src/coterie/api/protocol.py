@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
@@ -79,6 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
+            cast("dict[str, Any]", cycle.scope)["coterie.client"].leave()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write: from now on it must read something within the limit."""
@@ -159,7 +161,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._disarm()
         super().on_headers_complete()
-        self.cycle.transport = cast("asyncio.Transport", _LingeringTransport(self))
+        self.cycle.transport = cast("asyncio.Transport", _AnswerTransport(self))
+        scope = cast("dict[str, Any]", self.cycle.scope)
+        scope["coterie.client"] = ClientLine(self.cycle, self.cycle.transport)
 
     def on_message_complete(self) -> None:
         """The request is whole; the next head may begin whenever it likes (uvicorn bounds the idle time)."""
@@ -240,13 +244,70 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _LingeringTransport:
-    """What uvicorn's answering sees of the transport: to close is to linger."""
+class _AnswerTransport:
+    """What uvicorn's answering sees of the transport: the head is written with what follows it, to close is to linger.
+
+    (Head and first event exist at the same moment; written apart they would cost two system calls.)
+    """
+
+    __slots__ = ("_head", "_loop", "_transport", "close", "is_closing", "write")
 
     def __init__(self, protocol: BoundedProtocol) -> None:
-        self.write = protocol.transport.write
+        self._transport = protocol.transport
+        self._loop = protocol.loop
+        self._head = b""
+        self.write: Callable[[bytes], None] = self._hold
         self.is_closing = protocol.transport.is_closing
         self.close = protocol.linger
+
+    def _hold(self, head: bytes) -> None:
+        self._head, self.write = head, self._write_both
+        self._loop.call_soon(self._flush)
+
+    def _write_both(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        self.write = self._transport.write
+        self._transport.write(head + data)
+
+    def _flush(self) -> None:
+        if self._head:
+            self._write_both(b"")
+
+
+class ClientLine:
+    """The client of one request, as far as its socket tells. Stands in the scope, as "coterie.client"."""
+
+    __slots__ = ("_cycle", "_tell", "_transport", "gone")
+
+    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
+        self.gone = False
+        """Whether the client has left."""
+        self._cycle = cycle
+        self._transport = transport
+        self._tell: Callable[[], None] | None = None
+
+    def tell(self, whom: Callable[[], None] | None) -> None:
+        """Call ``whom`` when the client goes, at once where it has gone; ``None``: nobody any more."""
+        self._tell = whom
+        if self.gone and whom is not None:
+            whom()
+
+    def leave(self) -> None:
+        """The client has gone."""
+        self.gone = True
+        if self._tell is not None:
+            self._tell()
+
+    def write(self, event: bytes) -> bool:
+        """Write one more event of a stream that has begun; false where it has to wait, or go the usual way.
+
+        The usual way does the same, and looks at each message first.
+        """
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        return True
 
 
 def _answer(error: ApiError) -> bytes:

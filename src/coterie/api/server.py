@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -73,6 +74,7 @@ async def _serve(
         starting = asyncio.create_task(state.router.start())
         lag = LagWatch(state.metrics.loop_lag.of())
         await _started(server, serving)
+        _spare_the_collector()
         on_ready()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +109,16 @@ async def _started(server: _Server, serving: asyncio.Task[None]) -> None:
         serving.result()
 
 
+def _spare_the_collector() -> None:
+    """Look for cycles seldom, and never among what the program is made of.
+
+    A request leaves next to none; looking for them took a fifth of the time of a small one.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
 def _config(state: AppState) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(state),
@@ -117,6 +129,7 @@ def _config(state: AppState) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
     )

@@ -14,6 +14,7 @@ class ChatStream(ChunkStream):
     """The stream of one answer in ``chat.completion.chunk`` objects."""
 
     kind = "chat.completion.chunk"
+    templated = True
 
     def wire_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         """A choice of a chunk."""

@@ -38,12 +38,15 @@ class ChunkStream(ABC):
     """The ``object`` of each chunk."""
     calls = True
     """Whether the dialect has tool calls."""
+    templated = False
+    """Whether events of text differ in nothing but their text."""
 
     def __init__(self, answer_id: str, created: int, model: str, *, choices: int, include_usage: bool) -> None:
         self._choices = Choices(choices, calls=self.calls)
         self._held: dict[str, Any] | None = None
         self._extra: dict[str, Any] = {}
         self._include_usage = include_usage
+        self._templates: dict[int, tuple[bytes, bytes]] = {}
         self._ended = False
         self._head: dict[str, Any] = {"id": answer_id, "object": self.kind, "created": created, "model": model}
 
@@ -95,7 +98,18 @@ class ChunkStream(ABC):
         return [{**last, "finish_reason": None, "extra": None}]
 
     def _choice_event(self, choice: dict[str, Any]) -> bytes:
+        if self.templated and not self._extra and _is_text_alone(choice):
+            before, behind = self._templates.get(choice["index"]) or self._template(choice["index"])
+            return before + orjson.dumps(choice["delta"]["content"]) + behind
         return self._event(choices=[self.wire_choice(choice)])
+
+    def _template(self, index: int) -> tuple[bytes, bytes]:
+        """What stands before and behind the text of an event that has nothing else to say."""
+        mark = f"{index}:text"
+        choice = {"index": index, "delta": {"content": mark}, "logprobs": None, "finish_reason": None, "first": False}
+        before, _, behind = self._event(choices=[self.wire_choice(choice)]).rpartition(orjson.dumps(mark))
+        self._templates[index] = before, behind
+        return before, behind
 
     def _event(self, *, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         chunk = {**self._head, "choices": choices}
@@ -105,3 +119,15 @@ class ChunkStream(ABC):
         if self._include_usage:
             chunk["usage"] = usage
         return b"data: " + orjson.dumps(chunk) + b"\n\n"
+
+
+def _is_text_alone(choice: dict[str, Any]) -> bool:
+    delta = choice["delta"]
+    return (
+        len(delta) == 1
+        and "content" in delta
+        and not choice["first"]
+        and choice["finish_reason"] is None
+        and choice["logprobs"] is None
+        and not choice.get("extra")
+    )

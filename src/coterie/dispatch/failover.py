@@ -262,6 +262,8 @@ def _blame(candidate: Candidate, error: ApiError) -> None:
 
 def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error: ApiError) -> None:
     """After a failed attempt: raise the failure that remains, or return for another attempt."""
+    if error.detail:
+        error.detail = mask_secrets(error.detail[:2000])  # it may quote what a provider sent
     run.note(candidate, error)
     if run.is_final(error):
         raise error
@@ -269,7 +271,7 @@ def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error
     if goes_on or error is not run.remaining:  # (what the client is told is logged where it is told)
         _log.warning(
             "attempt %d, on %s, failed: %s%s", run.attempts, candidate.provider.name, error.code,
-            f": {mask_secrets(error.detail[:1000])}" if error.detail else "",
+            f": {error.detail}" if error.detail else "",
         )  # fmt: skip
     if not goes_on:
         raise run.remaining from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,17 +32,17 @@ class Metrics:
             ["route", "dialect", "model", "outcome", "code"], registry=self._registry,
         )  # fmt: skip
         self.active = Gauge("coterie_requests_active", "Requests being answered.", registry=self._registry)
-        self.first_token = Histogram(
+        self.first_token = Distributions(
             "coterie_time_to_first_token_seconds", "From the request's arrival to the first semantic event.",
-            ["model"], buckets=_SECONDS, registry=self._registry,
+            _SECONDS, "model",
         )  # fmt: skip
-        self.latency = Histogram(
+        self.latency = Distributions(
             "coterie_e2e_request_latency_seconds", "From the request's arrival to the end of its answer.",
-            ["model"], buckets=_SECONDS, registry=self._registry,
+            _SECONDS, "model",
         )  # fmt: skip
-        self.queue_wait = Histogram(
+        self.queue_wait = Distributions(
             "coterie_request_queue_time_seconds", "Waiting for a provider with room, and between attempts.",
-            ["model"], buckets=_SECONDS, registry=self._registry,
+            _SECONDS, "model",
         )  # fmt: skip
         self.prompt_tokens = Counter("coterie_prompt_tokens", "Tokens of prompts.", ["model"], registry=self._registry)
         self.generation_tokens = Counter(
@@ -52,8 +52,18 @@ class Metrics:
             "coterie_inter_token_latency_seconds", "Between two events of a stream.", _GAPS_S, "model"
         )
         self.loop_lag = Distributions("coterie_event_loop_lag_seconds", "How late the event loop runs.", _LAGS_S)
-        for collector in (_Engines(status), self.inter_token, self.loop_lag):
+        self._children: dict[tuple[str, ...], Counter] = {}
+        own = (self.first_token, self.latency, self.queue_wait, self.inter_token, self.loop_lag)
+        for collector in (_Engines(status), *own):
             self._registry.register(collector)
+
+    def count_request(self, route: str, dialect: str, model: str, outcome: str, code: str) -> None:
+        """One request was answered."""
+        labels = (route, dialect, model, outcome, code)
+        child = self._children.get(labels)
+        if child is None:  # looking them up costs more than counting
+            child = self._children[labels] = self.requests.labels(*labels)
+        child.inc()
 
     def watch(self, dispatch: DispatchSource) -> None:
         """Show what ``dispatch`` counts, too."""

@@ -66,10 +66,8 @@ async def test_each_event_is_one_write() -> None:
     call = AsgiCall(app, "POST", CHAT_PATH, orjson.dumps(STREAM))
     await call.task
     parts = [message["body"] for message in call.sent[1:]]
-    assert all(
-        part.startswith(b"data: ") and part.endswith(b"\n\n") and part.count(b"\n\n") == 1 for part in parts[:-1]
-    )
-    assert parts[-1] == b""
+    assert all(part.startswith(b"data: ") and part.endswith(b"\n\n") and part.count(b"\n\n") == 1 for part in parts)
+    assert [message["more_body"] for message in call.sent[1:]] == [True] * (len(parts) - 1) + [False]
 
 
 async def test_a_whole_answer() -> None:
