@@ -9,6 +9,7 @@ What it promises:
 * A worker that dies takes its running generations with it (each raises ``engine_failed``), nothing else: the next
   request starts another.
 * Closing a generation's iterator closes its connection, and the worker frees the slot between two steps.
+* Requests that reach an idle engine together are handed to it together.
 * There is no thread: a token goes from the worker's socket through one callback of the event loop to its consumer.
 * Deadlines: loading, first token (counted from the slot), and idle between tokens, each ``engine_timeout``. They run
   only while somebody waits for the engine. A worker that was late and then does not answer at all is ended.
@@ -43,6 +44,9 @@ RETRY_LOAD_AFTER_S = 5.0
 PROBE_S = 30.0
 """Seconds in which a worker that was too slow must show that it still computes; one step may be long."""
 
+BURST_S = 0.002
+"""Seconds for which an idle engine waits for the rest of a burst."""
+
 _ANSWER_BYTES = 64 * 1024 * 1024
 _EVENT_BYTES = 4 * 1024 * 1024
 
@@ -64,6 +68,9 @@ class LlamaCppEngine:
         self._unload_timer: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
+        self._computing = 0
+        """Generations that were handed to the worker."""
+        self._burst: asyncio.Event | None = None
 
     @property
     def worker_pid(self) -> int | None:
@@ -101,7 +108,13 @@ class LlamaCppEngine:
         """
         with ticket:
             await ticket.turn(wait_s)
-            worker, exchange = await self._open(job.path, job.body)
+            await self._others_of_a_burst()
+            self._computing += 1
+            try:
+                worker, exchange = await self._open(job.path, job.body)
+            except BaseException:
+                self._computing -= 1
+                raise
             watchdog = self._watch(exchange)
             try:
                 async for event in self._events(worker, exchange, prompt_param):
@@ -114,8 +127,27 @@ class LlamaCppEngine:
                     self._suspect(worker)
                 raise
             finally:
+                self._computing -= 1
                 watchdog.stop()
                 exchange.close()
+
+    async def _others_of_a_burst(self) -> None:
+        """Wait for a moment where the engine is idle, so that requests that came at once are computed at once.
+
+        A step takes in what is there when it begins and cannot be interrupted: the first of a burst, alone in a step,
+        would hold up all others for as long as its prompt takes.
+        """
+        if self._computing:
+            return
+        if self._burst is None:
+            self._burst = asyncio.Event()
+            asyncio.get_running_loop().call_later(BURST_S, self._burst_is_over)
+        await self._burst.wait()
+
+    def _burst_is_over(self) -> None:
+        assert self._burst is not None
+        self._burst.set()
+        self._burst = None
 
     async def embed(self, inputs: tuple[Prompt, ...]) -> Embedded:
         """The vectors of ``inputs``, in order. Raises ``ApiError``."""

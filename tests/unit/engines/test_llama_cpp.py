@@ -185,6 +185,26 @@ async def test_closing_a_generation_frees_its_slot(engine: LlamaCppEngine, monke
         pass
 
 
+async def test_an_idle_engine_waits_for_the_rest_of_a_burst_and_a_busy_one_does_not(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.facts()
+    monkeypatch.setattr(llama_cpp, "BURST_S", 3600.0)
+    burst = [asyncio.create_task(text_of(engine, hello())) for _ in range(2)]
+    await until(lambda: engine.queue.running == 2)
+    await asyncio.sleep(0)
+    assert (engine._burst is not None, engine._computing) == (True, 0)
+    engine._burst_is_over()
+    first, second = await asyncio.gather(*burst)
+    assert first == second
+
+    late = asyncio.create_task(text_of(engine, hello()))
+    await until(lambda: engine._burst is not None)
+    engine._burst_is_over()
+    await until(lambda: engine._computing == 1)
+    assert await text_of(engine, hello()) == await late == first
+
+
 async def test_a_reader_that_is_cancelled_frees_its_slot(engine: LlamaCppEngine) -> None:
     begun = asyncio.Event()
 
