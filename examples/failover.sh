@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Two upstreams behind one endpoint: the first cuts every answer after 20 tokens, the client sees one whole answer.
+# Takes the ports 9100 to 9102.
 set -euo pipefail
 coterie="${COTERIE:-.venv/bin/coterie}"
 folder="$(mktemp -d)"
@@ -25,8 +26,11 @@ TOML
 "$coterie" serve --config "$folder/coterie.toml" >/dev/null 2>"$folder/log" &
 until curl -sf http://127.0.0.1:9100/health >/dev/null; do sleep 0.1; done
 
-curl -sN http://127.0.0.1:9100/v1/chat/completions -H 'Content-Type: application/json' \
-  -d '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Count!"}]}' |
-  sed -n 's/.*"content":"\([^"]*\)".*/\1/p' | tr -d '\n'
-echo
+text="$(
+  curl -fsSN http://127.0.0.1:9100/v1/chat/completions -H 'Content-Type: application/json' \
+    -d '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "Count!"}]}' |
+    sed -n 's/.*"content":"\([^"]*\)".*/\1/p' | tr -d '\n'
+)"
+echo "$text"
 "$coterie" providers --url http://127.0.0.1:9100
+[[ "$text" == *" w58 w59" ]] || { echo "the answer is not whole" >&2; exit 1; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.behind import WHOLE
@@ -24,6 +25,10 @@ def _served(answer: object) -> list[str]:
     return [card["id"] for card in answer["data"]]
 
 
+def _says(words: str, times: int) -> Callable[[str], bool]:
+    return lambda log: log.count(words) == times
+
+
 def test_providers_change_under_a_running_stream(tmp_path: Path) -> None:
     with (
         FaultyUpstream(models={"old-model": "ok:rate=100"}) as old,
@@ -42,7 +47,11 @@ def test_providers_change_under_a_running_stream(tmp_path: Path) -> None:
         assert b' w59"' in stream.rest()
         assert stream.body.endswith(b"data: [DONE]\n\n")
 
-        (tmp_path / "coterie-test.toml").write_text("providers = 3")
+        for place, bad in enumerate(("providers = 3", _config(("new", new.base_url)) + 'ca_file = "/nowhere.pem"'), 1):
+            (tmp_path / "coterie-test.toml").write_text(bad)
+            server.signal(signal.SIGHUP)
+            eventually(lambda: server.log, _says("was not read again", place))
+            assert server.ask("POST", CHAT, body).status == 200
+        (tmp_path / "coterie-test.toml").write_text(_config(("old", old.base_url)))
         server.signal(signal.SIGHUP)
-        eventually(lambda: server.log, lambda log: "was not read again" in log)
-        assert server.ask("POST", CHAT, body).status == 200
+        eventually(lambda: _served(server.ask("GET", "/v1/models").json), lambda names: names == ["old-model"])

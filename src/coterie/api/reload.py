@@ -16,7 +16,7 @@ from coterie.api.auth import KeyRing
 from coterie.api.state import AppState
 from coterie.config import ConfigError, ProviderSettings, Settings
 from coterie.providers.base import Provider
-from coterie.providers.http import HttpProvider
+from coterie.providers.http import HttpProvider, provider_from
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +47,9 @@ def _providers(state: AppState, settings: Settings) -> list[Provider]:
 
 
 def _provider(present: HttpProvider | None, settings: ProviderSettings) -> HttpProvider:
-    key = settings.key(os.environ)
-    if present is not None and present.settings == settings and present.key == key:
+    if present is not None and present.settings == settings and present.key == settings.key(os.environ):
         return present
-    return HttpProvider(settings, key)
+    return provider_from(settings)
 
 
 def _unchanged_until_restart(before: Settings, after: Settings) -> list[str]:

@@ -155,7 +155,10 @@ async def _generation(
     """Read a request in the way of those who serve its model."""
     timing = _timing(request)
     body = await read_object(request, state.settings.limits)
-    reading = state.router.reading(body.get("model"))
+    model = body.get("model")
+    if isinstance(model, str) and model:
+        state.router.check(model)  # before anything is said of a request that nobody here would judge
+    reading = state.router.reading(model)
     limits = state.dialect_limits
     parsed = parse(body, limits) if reading is Reading.KNOWN else parse_openly(body, limits)
     if reading is Reading.BOTH:

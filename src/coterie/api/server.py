@@ -162,7 +162,10 @@ def _reloading(state: AppState, load: LoadSettings | None) -> Iterator[None]:
     async def reload_when_asked() -> None:
         while await asked.wait():
             asked.clear()
-            await reload(state, load)
+            try:
+                await reload(state, load)
+            except Exception:  # noqa: BLE001 - nobody waits for a signal's outcome, and the next one must find this alive
+                _log.exception("the configuration was not read again")
 
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     reloading = asyncio.create_task(reload_when_asked())

@@ -59,8 +59,8 @@ def load(
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as Markdown")] = None,
     max_p99_ttft_ms: Annotated[float | None, typer.Option(help="Fail above this")] = None,
     max_p99_lateness_ms: Annotated[float | None, typer.Option(help="Fail above this")] = None,
-    max_failures: Annotated[int | None, typer.Option(help="Fail above so many answers that are not complete")] = None,
-    max_broken: Annotated[int | None, typer.Option(help="Fail above so many answers that break a rule")] = None,
+    max_failures: Annotated[int, typer.Option(help="Fail above so many answers that are not complete")] = 0,
+    max_broken: Annotated[int, typer.Option(help="Fail above so many answers that break a rule")] = 0,
 ) -> None:
     """Load a server with concurrent streams, and measure and judge each. Exit status 1 where a limit is passed."""
     import uvloop

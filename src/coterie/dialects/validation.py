@@ -66,7 +66,7 @@ def validate_openly(model: type[BaseModel], body: Mapping[str, Any]) -> None:
         model.model_validate(body, extra="allow", context=_OPEN)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            if not _is_unknown_member(detail):
+            if not _is_unknown_member(detail) and not _is_anothers_bound(detail):
                 raise to_api_error(detail) from None
 
 
@@ -76,6 +76,13 @@ def _is_unknown_member(detail: Any) -> bool:
         return False
     return isinstance(detail["input"].get(detail["ctx"]["field"]), str)
 
+
+def _is_anothers_bound(detail: Any) -> bool:
+    """Whether an error is about a bound that other servers draw elsewhere: vLLM takes -1 for "no top_k"."""
+    return detail["loc"][:1] in _BOUNDS_OF_OTHERS and detail["type"] not in _EXPECTED
+
+
+_BOUNDS_OF_OTHERS: Final = (("top_k",), ("min_p",), ("stop",))
 
 _OPEN: Final = {"open": True}
 """The context of a validation that lets unknown fields pass."""

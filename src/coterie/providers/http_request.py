@@ -31,7 +31,7 @@ def generation_request(generation: Generation, model: str, continuation: str) ->
     if generation.n != 1:
         body["n"] = generation.n
     body["stream"] = True
-    body["stream_options"] = {"include_usage": True}
+    body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return (CHAT_PATH if generation.prompts is None else COMPLETIONS_PATH), orjson.dumps(body)
 
 

@@ -147,7 +147,7 @@ _TABLE: Final = (
     Fault("double-finish", "stream", "the finish reason twice", "one finish reason, or an error", _GOOD),
     Fault(
         "after-finish", "stream", "tokens after the finish reason", "the answer up to it, or an error",
-        "the answer up to it",
+        "the answer up to it, or an error; plain: the answer",
     ),
     Fault("finish-error", "answer", "finish reason 'error' at a token", _BROKEN, _CONTINUED, _TOKEN),
     Fault("filter-finish", "answer", "finish reason content_filter at a token", _GOOD, _GOOD, _TOKEN),

@@ -77,6 +77,7 @@ def _unusable() -> Settings:
     [
         (_unusable, "server.port: is no port"),
         (giving(providers=[provider("c", api_key_env="NOBODY_SET_THIS")]), "NOBODY_SET_THIS is not set"),
+        (giving(providers=[provider("c", ca_file="/nowhere.pem")]), "its certificates cannot be read"),
     ],
 )
 async def test_a_configuration_that_cannot_be_used_changes_nothing(

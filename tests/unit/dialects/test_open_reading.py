@@ -32,6 +32,7 @@ PASSED: dict[str, Any] = {
     "a schema that no engine here could enforce": {
         "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}
     },
+    "another bound": {"top_k": -1, "stop": ["a"] * 8},
     "many fields": {f"field_{number}": number for number in range(100)},
 }
 
@@ -43,7 +44,7 @@ def test_it_passes_as_it_came(fields: dict[str, Any]) -> None:
 
 def test_the_edge_keeps_what_is_its_own() -> None:
     parsed = parse(stream=True, stream_options={"include_usage": True, "more": 1}, n=2)
-    assert parsed.generation.body == {"messages": [USER]}
+    assert parsed.generation.body == {"messages": [USER], "stream_options": {"more": 1}}
     assert (parsed.stream, parsed.include_usage, parsed.choices, parsed.generation.n) == (True, True, 2, 2)
 
 
