@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from tests.support.provider import ScriptedProvider, delta, finish, usage
 from tests.support.waiting import until
 from tests.support.web import CHAT, STREAM, Answer, Served, get, post, post_head, serving
 
+from coterie.api.protocol import ClientLine, _AnswerTransport
 from coterie.dialects.chat_validator import judge
 
 CHAT_PATH = "/v1/chat/completions"
@@ -325,3 +327,64 @@ async def test_http_1_0() -> None:
         answer = await wire.ask(get("/health").replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert answer.status == 200
         assert await wire.at_end()
+
+
+class _Sink:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def _line(**cycle: object) -> tuple[ClientLine, _Sink]:
+    state = {"disconnected": False, "chunked_encoding": True, "flow": SimpleNamespace(write_paused=False), **cycle}
+    sink = _Sink()
+    return ClientLine(cast("Any", SimpleNamespace(**state)), cast("Any", sink)), sink
+
+
+def test_an_event_goes_straight_to_the_socket() -> None:
+    line, sink = _line()
+    assert line.write(b"data: x\n\n")
+    assert sink.written == [b"9\r\ndata: x\n\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    "cycle", [{"disconnected": True}, {"chunked_encoding": False}, {"flow": SimpleNamespace(write_paused=True)}]
+)
+def test_an_event_goes_the_usual_way_where_the_socket_is_not_free(cycle: dict[str, object]) -> None:
+    line, sink = _line(**cycle)
+    assert not line.write(b"data: x\n\n")
+    assert not sink.written
+
+
+def test_a_client_that_has_gone_is_told_at_once_to_who_asks_later() -> None:
+    line, _ = _line()
+    told: list[str] = []
+    line.tell(lambda: told.append("first"))
+    line.leave()
+    line.tell(lambda: told.append("second"))
+    line.tell(None)
+    line.leave()
+    assert told == ["first", "second"]
+
+
+async def test_a_head_is_written_with_what_follows_it_or_soon_alone() -> None:
+    sink = _Sink()
+    protocol = SimpleNamespace(transport=sink, loop=asyncio.get_running_loop(), linger=None)
+    transport = _AnswerTransport(cast("Any", protocol))
+    transport.write(b"head ")
+    assert not sink.written
+    transport.write(b"body")
+    transport.write(b"more")
+    assert sink.written == [b"head body", b"more"]
+
+    alone = _AnswerTransport(cast("Any", protocol))
+    alone.write(b"head")
+    await asyncio.sleep(0)
+    assert sink.written[2:] == [b"head"]
