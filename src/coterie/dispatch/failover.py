@@ -15,7 +15,7 @@
 * The failure that remains is the one that helps the client most: that can be tried again after the shortest delay,
   else the newest that can be tried again, else the newest.
 * A consumer that leaves ends the attempt, and nobody is blamed; nor is a provider for a bug in this process, which is
-  raised as it is.
+  raised as it is, or for what the request itself may have caused (:mod:`coterie.dispatch.blame`).
 * Providers may be replaced at any time: one is only asked if it is still there when there is room.
 """
 
@@ -31,6 +31,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Final, Protocol
 
 from coterie.dispatch.answer_so_far import AnswerSoFar
+from coterie.dispatch.blame import DEADLINES, Blame
 from coterie.dispatch.choice import Candidate, ranked
 from coterie.dispatch.seats import Seats, now_s
 from coterie.dispatch.tally import Tally
@@ -43,11 +44,6 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.2
 """Before asking the same provider again; doubles, with a random part."""
-
-_NOT_AGAIN: Final = frozenset(
-    {"upstream_timeout", "upstream_connect_timeout", "upstream_total_timeout", "engine_timeout"}
-)
-"""Failures that took a deadline to find out; the same provider would take as long again."""
 
 _INF: Final = float("inf")
 
@@ -86,6 +82,7 @@ class _Run:
         self.request = request
         self.timing = timing
         self.said = said
+        self.blame = Blame(request.choices if isinstance(request, Generation) else 1)
         self.broken_by: ApiError | None = None
         """The failure that broke an answer of which something went out."""
         self.attempts = 0
@@ -155,8 +152,8 @@ class _Run:
         error = self.failed.get(candidate.provider.name)
         if error is None:
             return rest_s
-        if error.retry is Retry.NEVER or not error.entry.elsewhere or error.code in _NOT_AGAIN:
-            return None
+        if error.retry is Retry.NEVER or not error.entry.elsewhere or error.code in DEADLINES:
+            return None  # (the same provider would take as long again)
         return max(rest_s, self._again_at_s[candidate.provider.name] - time_s, 0.0)
 
     def _suits(self, candidate: Candidate) -> bool:
@@ -171,40 +168,44 @@ async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Tim
     said = AnswerSoFar(generation, followed=generation.streamed and budget.continuation)
     run = _Run(generation, timing, said)
     part = generation
-    while True:
-        candidate = await _seated(desk, budget, run)
-        attempt = run.begin(candidate.provider.name)
-        try:
-            with _judged(desk, candidate, generation.model, attempt):
-                chunks = candidate.provider.generate(dataclasses.replace(part, attempt=attempt))
-                async with contextlib.aclosing(chunks):
-                    async for chunk in chunks:
-                        if attempt.first_token_s is None and is_semantic(chunk):
-                            attempt.first_token_s = time.perf_counter() - attempt.started_s
-                            said.started = generation.streamed
-                        yield said.feed(chunk)
-            return
-        except ApiError as error:
-            _conclude(desk, budget, run, candidate, error)
-        if run.broken_by is not None:
-            part = said.continued()
-        if not generation.streamed:
-            yield RESTART
+    with _blamed(desk, run):
+        while True:
+            candidate = await _seated(desk, budget, run)
+            attempt = run.begin(candidate.provider.name)
+            try:
+                with _judged(desk, run, candidate, attempt):
+                    chunks = candidate.provider.generate(dataclasses.replace(part, attempt=attempt))
+                    async with contextlib.aclosing(chunks):
+                        async for chunk in chunks:
+                            if attempt.first_token_s is None and is_semantic(chunk):
+                                attempt.first_token_s = time.perf_counter() - attempt.started_s
+                                said.started = generation.streamed
+                                run.blame.settle(now_s())
+                            yield said.feed(chunk)
+                return
+            except ApiError as error:
+                _conclude(desk, budget, run, candidate, error)
+            if run.broken_by is not None:
+                part = said.continued()
+            if not generation.streamed:
+                yield RESTART
 
 
 async def embed(desk: Desk, budget: Budget, embedding: Embedding, timing: Timing) -> Embedded:
     """The vectors. Raises ``ApiError``."""
     run = _Run(embedding, timing)
-    while True:
-        candidate = await _seated(desk, budget, run)
-        attempt = run.begin(candidate.provider.name)
-        try:
-            with _judged(desk, candidate, embedding.model, attempt):
-                embedded = await candidate.provider.embed(embedding)
-                attempt.first_token_s = time.perf_counter() - attempt.started_s
-                return embedded
-        except ApiError as error:
-            _conclude(desk, budget, run, candidate, error)
+    with _blamed(desk, run):
+        while True:
+            candidate = await _seated(desk, budget, run)
+            attempt = run.begin(candidate.provider.name)
+            try:
+                with _judged(desk, run, candidate, attempt):
+                    embedded = await candidate.provider.embed(embedding)
+                    attempt.first_token_s = time.perf_counter() - attempt.started_s
+                    run.blame.settle(now_s())
+                    return embedded
+            except ApiError as error:
+                _conclude(desk, budget, run, candidate, error)
 
 
 def is_semantic(chunk: Chunk) -> bool:
@@ -227,7 +228,17 @@ def _helplessness(error: ApiError) -> tuple[bool, float]:
 
 
 @contextlib.contextmanager
-def _judged(desk: Desk, candidate: Candidate, model: str, attempt: Attempt) -> Iterator[None]:
+def _blamed(desk: Desk, run: _Run) -> Iterator[None]:
+    """A whole request: at its end, whatever that is, it is decided which failures count."""
+    try:
+        yield
+    finally:
+        if run.blame.is_open:
+            run.blame.end(run.candidates(desk), now_s())
+
+
+@contextlib.contextmanager
+def _judged(desk: Desk, run: _Run, candidate: Candidate, attempt: Attempt) -> Iterator[None]:
     """An attempt on a seat that was taken: its outcome is counted, and its provider's health learns of it."""
     outcome = "internal_error"
     is_probe = candidate.health.begin(now_s())
@@ -237,27 +248,15 @@ def _judged(desk: Desk, candidate: Candidate, model: str, attempt: Attempt) -> I
         candidate.health.succeed(now_s(), attempt.first_token_s)
     except ApiError as error:
         outcome = error.code
-        _blame(candidate, error)
+        run.blame.note(candidate, error, now_s())
         raise
     except (GeneratorExit, asyncio.CancelledError):
         outcome = "client_closed"
         raise
     finally:
         candidate.health.end(is_probe=is_probe)
-        desk.tally.attempts[attempt.provider, model, outcome] += 1
+        desk.tally.attempts[attempt.provider, run.request.model, outcome] += 1
         desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
-
-
-def _blame(candidate: Candidate, error: ApiError) -> None:
-    """What a failure says of the provider, if anything."""
-    if error.entry.fault == "caller":
-        candidate.health.succeed(now_s(), None)
-    elif error.code == "rate_limit_exceeded" and error.retry is Retry.NEVER:
-        pass  # this request is too large for its limit; others are not
-    elif error.code == "server_is_overloaded" and not candidate.offer.seats:
-        pass  # its own queue is full just now; asking again costs nothing, and a rest would leave the queue run empty
-    elif error.entry.elsewhere:
-        candidate.health.fail(now_s(), error.code, error.retry_after_s)
 
 
 def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error: ApiError) -> None:

@@ -9,8 +9,8 @@ CLOSED     it is asked                                         OPEN after ``open
                                                                half of the last :data:`WINDOW` answers were failures
 OPEN       it is left alone                                    PROBING after the open time; CLOSED by a success
 PROBING    one request at a time may try                       CLOSED by a success; OPEN by a failure, for twice as long
-RESTING    it asked to be left alone (``Retry-After``, or it   the state before, when that time is over
-           said that it has no room)
+RESTING    it asked to be left alone (``Retry-After``, or it   the state before, when that time is over,
+           said that it has no room)                           or :data:`_LONGEST_REST_S`
 =========  ==================================================  =====================================================
 
 An answer that was under way when the state changed counts, but bends no time: a failure while OPEN does not prolong
@@ -35,13 +35,15 @@ _HALF_LIFE_S: Final = 30.0
 _NEWEST: Final = 0.2
 """Weight of the newest measurement in a running mean."""
 
-_LONGEST_REST_S: Final = 3600.0
-"""Who asked for more (a quota of a day) is asked again once an hour: it may have been topped up."""
+_LONGEST_REST_S: Final = 300.0
+"""Who asked for more (a quota of a day) is asked again after that: it may have been topped up, and a delay may have been
+read where none was meant. So the failure of one request costs the others minutes, not hours."""
 
-_RESTS: Final = frozenset({"rate_limit_exceeded", "server_is_overloaded"})
+RESTS: Final = frozenset({"rate_limit_exceeded", "server_is_overloaded"})
+"""Failures with which a provider asks to be left alone."""
 
 _LASTING: Final = frozenset({"upstream_auth_failed", "upstream_model_unavailable", "upstream_quota_exhausted"})
-"""Nothing but an operator ends these, so the first is enough."""
+"""Nothing but an operator ends these, so the first is enough. It opens for no longer than any other."""
 
 
 class HealthState(Enum):
@@ -127,7 +129,7 @@ class Health:
 
     def fail(self, now_s: float, code: str, retry_after_s: float | None) -> None:
         """It failed, with a catalogue code and the delay that it asked for."""
-        if code in _RESTS:
+        if code in RESTS:
             rest_s = min(_LONGEST_REST_S, retry_after_s or self.rules.open_s)
             self.rest_code, self._rest_until_s = code, max(self._rest_until_s, now_s + rest_s)
             return

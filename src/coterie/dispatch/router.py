@@ -21,6 +21,9 @@ from coterie.wire.lingua import Attempt, Chunks, Embedded, Embedding, Generation
 _RECORDS: Final = 1024
 """From so many on, records of what nobody serves any more are dropped."""
 
+_UNREAD_DELAY_S: Final = 2.0
+"""By then a provider whose models could not be read yet has been asked again."""
+
 Task = Literal["generate", "embed"]
 _TASKS: Final[tuple[Task, Task]] = ("generate", "embed")
 
@@ -56,11 +59,11 @@ class Router:
         return list(cards.values())
 
     def card(self, model: str) -> ModelCard:
-        """One model. Raises ``ApiError`` ``model_not_found``."""
+        """One model. Raises ``ApiError`` as :meth:`check` does."""
         for card in self.models():
             if card.id == model:
                 return card
-        raise ApiError("model_not_found", param="model", model=model)
+        raise self._unserved(model)
 
     def reading(self, model: object) -> Reading:
         """How to read a request for ``model``."""
@@ -69,12 +72,14 @@ class Router:
         return Reading.BOTH if len(kinds) == 2 else Reading.OPEN if True in kinds else Reading.KNOWN
 
     def check(self, model: str) -> None:
-        """Raise ``ApiError`` ``model_not_found`` where nobody serves ``model``."""
+        """Raise ``ApiError`` where nobody serves ``model``: ``model_not_found``, or ``server_is_overloaded`` while a
+        provider could not say yet which models it serves.
+        """
         if all(provider.offer(model) is None for provider in self.providers):
-            raise ApiError("model_not_found", param="model", model=model)
+            raise self._unserved(model)
 
     def candidates(self, request: Generation | Embedding) -> list[Candidate]:
-        """Who can serve it. Raises ``model_not_found``, or the failure with which all of them would refuse it."""
+        """Who can serve it. Raises as :meth:`check` does, or the failure with which all of them would refuse it."""
         task: Task = "embed" if isinstance(request, Embedding) else "generate"
         found = self._candidates(request.model, task)
         refusal = request.refusal if isinstance(request, Embedding) else request.known
@@ -161,8 +166,17 @@ class Router:
             if offer is not None:
                 found.append(Candidate(provider, offer, self.health(provider.name, model, task)))
         if not found:
-            raise ApiError("model_not_found", param="model", model=model)
+            raise self._unserved(model)
         return found
+
+    def _unserved(self, model: str) -> ApiError:
+        """The failure of a request for a model that nobody is known to serve."""
+        if any(getattr(provider, "unread", False) for provider in self.providers):
+            return ApiError(
+                "server_is_overloaded", retry_after_s=_UNREAD_DELAY_S,
+                detail="nobody is known to serve the model, and a provider's models could not be read yet",
+            )  # fmt: skip
+        return ApiError("model_not_found", param="model", model=model)
 
     def _forget_unserved(self) -> None:
         """Models that a provider lists may come and go without end."""
@@ -178,11 +192,6 @@ class Router:
         generating, embedding = (self._health.get((provider.name, model, task)) for task in _TASKS)
         health, time_s = generating or embedding or Health(self._rules), now_s()
         offer = provider.offer(model)
-        failures = {
-            code: count
-            for (name, served, code), count in self.tally.attempts.items()
-            if (name, served) == (provider.name, model) and code not in ("ok", "client_closed")
-        }
         return {
             "provider": provider.name,
             "model": model,
@@ -192,7 +201,7 @@ class Router:
             "seats": offer.seats if offer else 0,
             "first_token_ms": None if health.first_token_s is None else round(health.first_token_s * 1000, 1),
             "answered": self.tally.attempts[provider.name, model, "ok"],
-            "failures": failures,
+            "failures": self.tally.failures_of(provider.name, model),
         }
 
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
+
+from coterie.errors import CATALOGUE
+
+_NO_FAILURES: Final = frozenset(
+    {"ok", "client_closed", *(code for code, entry in CATALOGUE.items() if entry.fault == "caller")}
+)
+"""Outcomes that say nothing against a provider."""
 
 
 @dataclass(slots=True)
@@ -17,10 +25,10 @@ class Tally:
     continuations: Counter[str] = field(default_factory=Counter)
     """Attempts that went on with an answer that broke off, by model."""
 
-    def failures_of(self, provider: str) -> dict[str, int]:
-        """Codes of a provider's failures, with their counts."""
-        codes: Counter[str] = Counter()
-        for (name, _, outcome), count in self.attempts.items():
-            if name == provider and outcome not in ("ok", "client_closed"):
-                codes[outcome] += count
-        return dict(codes.most_common())
+    def failures_of(self, provider: str, model: str) -> dict[str, int]:
+        """Codes of a provider's failures at a model, with their counts. What was a caller's fault is none."""
+        return {
+            outcome: count
+            for (name, served, outcome), count in self.attempts.items()
+            if (name, served) == (provider, model) and outcome not in _NO_FAILURES
+        }

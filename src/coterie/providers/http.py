@@ -5,8 +5,13 @@
   such servers are told to stop generating.
 * Only what says something is a token to a deadline: neither a role, nor a comment, nor a field that nobody knows. What
   becomes of a connection after every finish reason came, also at a deadline, takes nothing from the answer.
-* Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force. A
-  context that the list tells is taken from the newest.
+* No answer is kept waiting for or read without bound, an event stream neither. What is compressed, which nobody asked
+  for, is no answer; a refusal's body is unpacked where it can be.
+* A refusal is judged by its status and its body. Where the body does not come whole, or cannot be read, the status
+  alone decides; one that means nothing by itself (:data:`_TOLD_BY_BODY`) leaves a broken transport.
+* Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force, and
+  one that was never read is asked for again within seconds. A context that the list tells is taken from the newest.
+* A server that is silent when it is started keeps nobody waiting for longer than :data:`_START_S`.
 * There is no task for a request and no timer for a token.
 """
 
@@ -18,6 +23,7 @@ import logging
 import os
 import ssl
 import time
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,12 +34,12 @@ from coterie.config import ConfigError, ProviderSettings
 from coterie.errors import ApiError
 from coterie.errors.upstream import from_payload, from_response, from_transport
 from coterie.providers.base import ModelCard, Offer
-from coterie.providers.deadlines import Deadlines
+from coterie.providers.deadlines import Deadlines, late
 from coterie.providers.foreign_stream import ForeignStream
 from coterie.providers.http_request import MODELS_PATH, embedding_request, generation_request, request_headers
-from coterie.providers.listing import ListedModel, read_listing
+from coterie.providers.listing import ListedModel, pauses_s, read_listing
 from coterie.wire.http1 import Exchange, ExchangeError, Head
-from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
+from coterie.wire.lingua import Attempt, Chunk, Embedded, Embedding, Generation
 from coterie.wire.pool import Origin, Pool
 from coterie.wire.request import request_head
 from coterie.wire.sse import SseError, SseParser
@@ -43,9 +49,20 @@ _log = logging.getLogger(__name__)
 _EVENT_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_BYTES: Final = 64 * 1024 * 1024
 _REFUSAL_BYTES: Final = 256 * 1024
+_REFUSAL_S: Final = 2.0
+"""How long the body of a refusal may take after its head."""
 _LIST_BYTES: Final = 16 * 1024 * 1024
 _LINGER_S: Final = 2.0
 """How long a connection may take after ``[DONE]`` to become free for the next request."""
+
+_START_S: Final = 2.0
+"""How long the start waits for the list of models."""
+
+_TOLD_BY_BODY: Final = frozenset({400, 413, 422})
+"""Statuses that mean anything from a full context to a bug, so that only the body tells whose failure it is."""
+
+_UNPACKABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_EITHER_HEADER: Final = zlib.MAX_WBITS | 32  # zlib's own way to say "gzip or zlib"
 
 _NO_STREAMS: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
 
@@ -56,7 +73,15 @@ class _Call:
 
     exchange: Exchange
     deadlines: Deadlines
+    attempt: Attempt
     answered: bool = False
+
+    async def head(self) -> Head:
+        """Status and headers. The connection that they came on, or did not, may be another than at first."""
+        try:
+            return await self.exchange.head()
+        finally:
+            self.attempt.connect_s = self.exchange.connect_s
 
 
 class HttpProvider:
@@ -80,6 +105,13 @@ class HttpProvider:
         }
         self._models = self._configured
         self._discovering: asyncio.Task[None] | None = None
+        self._asked = asyncio.Event()
+        self._read = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether nobody can tell which models it serves: none is configured, and its list was never read."""
+        return not self.settings.models and not self._read
 
     def models(self) -> list[ModelCard]:
         """The models that it serves, as far as is known now."""
@@ -103,13 +135,13 @@ class HttpProvider:
         """Generate every choice. Raises ``ApiError``."""
         path, body = generation_request(generation, self._upstream_name(generation.model), self.settings.continuation)
         stream = ForeignStream(generation)
-        async with self._call("POST", path, body, self.settings.first_token_timeout_s) as call:
-            head = await call.exchange.head()
-            generation.attempt.connect_s = call.exchange.connect_s
+        async with self._call("POST", path, body, generation.attempt) as call:
+            head = await call.head()
             if head.status != 200:
                 raise await _refusal(head, call.exchange, generation.prompt_param)
+            _check_coding(head)
             if _media_type(head) == "application/json":
-                chunk = stream.feed(await _whole(call.exchange, _ANSWER_BYTES))
+                chunk = stream.feed(_said(await call.exchange.read(_ANSWER_BYTES)))
                 if chunk is not None:
                     yield chunk
             else:
@@ -122,7 +154,7 @@ class HttpProvider:
     async def embed(self, embedding: Embedding) -> Embedded:
         """Compute vectors. Raises ``ApiError``."""
         path, body = embedding_request(embedding, self._upstream_name(embedding.model))
-        answer = await self._ask("POST", path, body, "input", _ANSWER_BYTES)
+        answer = await self._ask("POST", path, body, "input", _ANSWER_BYTES, embedding.attempt)
         return _embedded(answer, len(embedding.inputs))
 
     def status(self) -> list[dict[str, Any]]:
@@ -134,10 +166,12 @@ class HttpProvider:
         return True
 
     async def start(self) -> None:
-        """Read the list of its models, and keep reading it."""
+        """Read the list of its models, and keep reading it. Returns without one where it does not come soon."""
         if not self.settings.models or any(not model.context_tokens for model in self._models.values()):
-            await self._discover()
             self._discovering = asyncio.create_task(self._keep_discovering())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_START_S):
+                    await self._asked.wait()
 
     async def stop(self) -> None:
         """Let go of idle connections. Running answers keep theirs until their end."""
@@ -155,14 +189,18 @@ class HttpProvider:
         return served.upstream_name
 
     @contextlib.asynccontextmanager
-    async def _call(self, method: str, path: str, body: bytes, first_s: float) -> AsyncIterator[_Call]:
+    async def _call(self, method: str, path: str, body: bytes, attempt: Attempt) -> AsyncIterator[_Call]:
         """A request on its way, watched. What breaks it is raised as ``ApiError``."""
+        limits, begun_s = self.settings, time.perf_counter()
         try:
             exchange = await self._pool.send(method, self._prefix + path, self._headers, body)
         except ExchangeError as error:
+            attempt.connect_s = time.perf_counter() - begun_s
             raise from_transport(error.kind, detail=str(error)) from None
-        deadlines = Deadlines(first_s, self.settings.idle_timeout_s, self.settings.total_timeout_s, exchange.fail)
-        call = _Call(exchange, deadlines)
+        deadlines = Deadlines(
+            limits.first_token_timeout_s, limits.idle_timeout_s, limits.total_timeout_s, exchange.fail
+        )
+        call = _Call(exchange, deadlines, attempt)
         try:
             yield call
         except ExchangeError as error:
@@ -175,13 +213,17 @@ class HttpProvider:
             else:
                 exchange.close()
 
-    async def _ask(self, method: str, path: str, body: bytes, prompt_param: str, limit_bytes: int) -> Any:
-        """A whole JSON answer. Raises ``ApiError``."""
-        async with self._call(method, path, body, self.settings.total_timeout_s) as call:
-            head = await call.exchange.head()
+    async def _ask(
+        self, method: str, path: str, body: bytes, prompt_param: str, limit_bytes: int, attempt: Attempt
+    ) -> Any:
+        """A whole JSON answer, of which the head counts as the first token. Raises ``ApiError``."""
+        async with self._call(method, path, body, attempt) as call:
+            head = await call.head()
             if head.status != 200:
                 raise await _refusal(head, call.exchange, prompt_param)
-            answer = _json(await _whole(call.exchange, limit_bytes))
+            _check_coding(head)
+            call.deadlines.touch()
+            answer = _json(_said(await call.exchange.read(limit_bytes, call.deadlines.touch)))
         failure = from_payload(answer, prompt_param=prompt_param)
         if failure is not None:
             raise failure
@@ -190,15 +232,17 @@ class HttpProvider:
     # Discovery
 
     async def _keep_discovering(self) -> None:
+        pauses = pauses_s(self.settings.discovery_interval_s)
         while True:
-            await asyncio.sleep(self.settings.discovery_interval_s)
             await self._discover()
+            self._asked.set()
+            await asyncio.sleep(self.settings.discovery_interval_s if self._read else next(pauses))
 
     async def listed(self) -> Mapping[str, ListedModel]:
         """What the server lists now, by its own names. Raises ``ApiError``."""
         try:
             async with asyncio.timeout(self.settings.connect_timeout_s * 2):
-                return read_listing(await self._ask("GET", MODELS_PATH, b"", "model", _LIST_BYTES))
+                return read_listing(await self._ask("GET", MODELS_PATH, b"", "model", _LIST_BYTES, Attempt()))
         except TimeoutError:
             raise ApiError("upstream_timeout", detail="its list of models did not come in time") from None
 
@@ -208,6 +252,7 @@ class HttpProvider:
         except ApiError as error:
             _log.warning("provider %s: its list of models cannot be read: %s (%s)", self.name, error.code, error.detail)
         else:
+            self._read = True
             self._learn(listed)
 
     def _learn(self, listed: Mapping[str, ListedModel]) -> None:
@@ -226,9 +271,12 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
     """The chunks of an event stream, until ``[DONE]`` or its end."""
     if _media_type(head) in _NO_STREAMS:
         raise ApiError("upstream_protocol_error", detail=f"a stream of {_media_type(head)}")
-    parser = SseParser(_EVENT_BYTES)
+    parser, size = SseParser(_EVENT_BYTES), 0
     try:
         async for data in call.exchange:
+            size += len(data)
+            if size > _ANSWER_BYTES:
+                raise ExchangeError(f"a stream of more than {_ANSWER_BYTES} bytes", "body_too_large")
             for event in parser.feed(data):
                 chunk = stream.feed(event.data)
                 if stream.done:
@@ -252,21 +300,62 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
 
 async def _refusal(head: Head, exchange: Exchange, prompt_param: str) -> ApiError:
     """The failure that an answer is whose status is not 200, also where its body breaks off or is late."""
+    body, broken = await _refusal_body(exchange)
+    told = body if broken is not None else _unpacked(head, body)
+    if told is None:
+        told, broken = b"", ApiError("upstream_protocol_error", detail=f"a refusal that is {_coding(head)}")
+    if broken is not None and head.status in _TOLD_BY_BODY:
+        return broken
+    return from_response(head.status, head.headers, told, prompt_param=prompt_param)
+
+
+async def _refusal_body(exchange: Exchange) -> tuple[bytes, ApiError | None]:
+    """What came of a body within the bounds, and what kept the rest from coming."""
     body = bytearray()
-    with contextlib.suppress(ExchangeError, ApiError):
-        async for part in exchange:
-            body += part
-            if len(body) > _REFUSAL_BYTES:
-                break
-    return from_response(head.status, head.headers, bytes(body[:_REFUSAL_BYTES]), prompt_param=prompt_param)
+    try:
+        async with asyncio.timeout(_REFUSAL_S):
+            async for part in exchange:
+                body += part
+                if len(body) > _REFUSAL_BYTES:
+                    break
+    except TimeoutError:
+        return bytes(body), late(_REFUSAL_S, first=False)
+    except ExchangeError as error:
+        return bytes(body), from_transport(error.kind, detail=str(error))
+    except ApiError as deadline:
+        return bytes(body), deadline
+    return bytes(body[:_REFUSAL_BYTES]), None
+
+
+def _unpacked(head: Head, body: bytes) -> bytes | None:
+    """``body`` as it was before it was compressed, within the same bound; ``None`` where it cannot be had."""
+    coding = _coding(head)
+    if coding == "identity":
+        return body
+    if coding not in _UNPACKABLE:
+        return None
+    try:
+        return zlib.decompressobj(_EITHER_HEADER).decompress(body, _REFUSAL_BYTES)
+    except zlib.error:
+        return None
+
+
+def _coding(head: Head) -> str:
+    return head.headers.get("content-encoding", "").strip().lower() or "identity"
+
+
+def _check_coding(head: Head) -> None:
+    """Raise ``ApiError`` for an answer that is compressed, against what was asked for."""
+    if _coding(head) != "identity":
+        raise ApiError("upstream_protocol_error", detail=f"an answer that is {_coding(head)[:100]}")
 
 
 def _media_type(head: Head) -> str:
     return head.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _whole(exchange: Exchange, limit_bytes: int) -> bytes:
-    body = await exchange.read(limit_bytes)
+def _said(body: bytes) -> bytes:
+    """``body``, if it says anything. Raises ``ApiError``."""
     if not body or body.isspace():
         raise from_transport("empty")
     return body

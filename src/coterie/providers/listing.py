@@ -1,4 +1,7 @@
-"""What a server's ``/v1/models`` says: names, and how long a context each model has there. Pure."""
+"""What a server's ``/v1/models`` says: names, and how long a context each model has there. Pure.
+
+Also when it is asked again: soon while it has never answered, then at the interval of the settings.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from coterie.errors import ApiError
 
 MAX_MODELS: Final = 2000
 """More models of one server are not looked at."""
+
+FIRST_PAUSE_S: Final = 1.0
+"""Seconds after which a list that could not be read is asked for again, the first time."""
 
 _NAME: Final = re.compile(r"[^\s\x00-\x1f]{1,200}")
 
@@ -46,6 +52,14 @@ def read_listing(answer: Any) -> Mapping[str, ListedModel]:
     if not isinstance(rows, list):
         raise ApiError("upstream_protocol_error", detail="a list of models that is no list")
     return {model.name: model for model in _read(rows[:MAX_MODELS])}
+
+
+def pauses_s(most_s: float) -> Iterator[float]:
+    """Seconds to wait before each try to read a list for the first time: ever longer, and ``most_s`` in the end."""
+    pause_s = min(FIRST_PAUSE_S, most_s)
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, most_s)
 
 
 def _read(rows: list[Any]) -> Iterator[ListedModel]:

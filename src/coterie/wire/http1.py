@@ -23,6 +23,7 @@ Deadlines are the caller's: :meth:`Exchange.fail` ends the exchange with any exc
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
@@ -72,18 +73,17 @@ class Head:
 
 async def open_unix(path: str, request: bytes) -> Exchange:
     """Connect to the Unix socket ``path`` and send ``request``. Raises :class:`ExchangeError`."""
-    loop = asyncio.get_running_loop()
     exchange = Exchange(request)
     connection = Connection(exchange)
-    begun_s = loop.time()
+    begun_s = time.perf_counter()
     try:
-        await loop.create_unix_connection(lambda: connection, path)
+        await asyncio.get_running_loop().create_unix_connection(lambda: connection, path)
     except OSError as error:
         raise ExchangeError(f"cannot connect: {error.strerror}", "refused") from error
     except BaseException:
         connection.drop()
         raise
-    exchange.connect_s = loop.time() - begun_s
+    exchange.connect_s = time.perf_counter() - begun_s
     return exchange
 
 
@@ -174,8 +174,8 @@ class Connection(asyncio.Protocol):
 class Exchange(AsyncIterator[bytes]):
     """A request and its answer. To be closed when it is no longer wanted.
 
-    ``request`` is written when a connection stands. ``again`` may be called, once, where a connection that had carried
-    others ends before a byte of an answer came: it sends the exchange on a fresh one.
+    ``request`` is written when a connection stands. ``again`` may be called, once, where the connection ends before a
+    byte of an answer came: it sends the exchange on a fresh one, or returns ``None`` where that should not be.
     """
 
     __slots__ = (
@@ -190,7 +190,7 @@ class Exchange(AsyncIterator[bytes]):
         body: bytes = b"",
         *,
         to_head: bool = False,
-        again: Callable[[Exchange], asyncio.Task[None]] | None = None,
+        again: Callable[[Exchange], asyncio.Task[None] | None] | None = None,
     ) -> None:
         self._request = (request, body)
         self._to_head = to_head
@@ -202,8 +202,8 @@ class Exchange(AsyncIterator[bytes]):
         self.begun_at_s = 0.0
         """When the request was sent, by the event loop's clock."""
         self.connect_s = 0.0
-        """Seconds spent on connecting; none on a connection that stood."""
-        self.reused = again is not None
+        """Seconds spent on connecting, also in vain; none on a connection that stood."""
+        self.reused = False
         """Whether the connection had carried others before."""
         self.until_close = False
         """Whether the answer has no end but that of its connection."""
@@ -238,8 +238,11 @@ class Exchange(AsyncIterator[bytes]):
             await self._progress()
         return self._take()
 
-    async def read(self, limit_bytes: int) -> bytes:
-        """The whole body. Raises :class:`ExchangeError`, also for a body longer than ``limit_bytes``."""
+    async def read(self, limit_bytes: int, heard: Callable[[], None] | None = None) -> bytes:
+        """The whole body. Raises :class:`ExchangeError`, also for a body longer than ``limit_bytes``.
+
+        ``heard`` is called for each piece that comes.
+        """
         parts: list[bytes] = []
         size = 0
         async for part in self:
@@ -247,6 +250,8 @@ class Exchange(AsyncIterator[bytes]):
             if size > limit_bytes:
                 raise ExchangeError(f"an answer of more than {limit_bytes} bytes", "body_too_large")
             parts.append(part)
+            if heard is not None:
+                heard()
         return b"".join(parts)
 
     def fail(self, error: BaseException) -> None:
@@ -305,9 +310,9 @@ class Exchange(AsyncIterator[bytes]):
     def end(self, error: Exception | None) -> None:
         """The connection has ended, in an orderly way where there is no ``error``."""
         self._let_go()
-        if self._again is not None:
-            again, self._again = self._again, None
-            self._retrying = again(self)
+        again, self._again = self._again, None
+        self._retrying = None if again is None else again(self)
+        if self._retrying is not None:
             return
         if self.until_close and error is None:
             self._complete = True

@@ -84,12 +84,14 @@ class Embedding:
     """One validated request for embeddings; ``inputs`` are texts or token ids.
 
     ``extra`` are parameters for providers that take more than OpenAI's; ``refusal`` is how the others refuse them.
+    ``attempt`` is for the provider to fill.
     """
 
     model: str
     inputs: tuple[Prompt, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     refusal: ApiError | None = None
+    attempt: Attempt = field(default_factory=Attempt, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@
 * A connection is idle as soon as its answer is complete. It is closed when the server closes it, when the server says
   what it was not asked, after ``idle_s`` seconds, and, the oldest first, when there are more than ``max_idle``. One
   timer looks after all of them.
-* A server may close a connection in the moment in which it is used again. Where that happens before a byte of the
-  answer came, the exchange is sent once more on a fresh connection; never where the connection was fresh, never twice.
+* A server may close an idle connection in the moment in which it is used again. The exchange is then sent once more, on
+  a fresh connection, unseen by the caller. That is for stale connections alone: the connection had been idle for
+  :data:`STALE_IDLE_S` or longer, and it ended within :data:`STALE_BREAK_S` of the request, before a byte of the answer.
+  Any other break may be the work of the request, so it is told and not repeated.
 * No answer is compressed, as far as the server heeds what it is asked.
 """
 
@@ -13,14 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
+from typing import Final
 
 from coterie.wire.dial import dial
 from coterie.wire.http1 import Connection, Exchange, ExchangeError, Owner
 from coterie.wire.origin import Origin
 from coterie.wire.request import request_head
 
-__all__ = ["Origin", "Pool"]
+__all__ = ["STALE_BREAK_S", "STALE_IDLE_S", "Origin", "Pool"]
+
+STALE_IDLE_S: Final = 0.5
+"""Seconds of idleness after which a server may have given a connection up; none does while it is in steady use."""
+
+STALE_BREAK_S: Final = 1.0
+"""Seconds that the news of a closed connection may take. Whoever keeps it for longer has worked on the request."""
 
 
 class Pool:
@@ -69,12 +79,14 @@ class Pool:
         head = request_head(method, path, self._own_headers, headers, len(body))
         if self._closed:
             raise ExchangeError("the pool is closed", "closed")
-        connection = self._take_idle()
+        connection, idle_s = self._take_idle()
         if connection is None:
             exchange = Exchange(head, body, to_head=method == "HEAD")
             await self._connect(exchange)
         else:
-            exchange = Exchange(head, body, to_head=method == "HEAD", again=self._again)
+            again = self._again if idle_s >= STALE_IDLE_S else None
+            exchange = Exchange(head, body, to_head=method == "HEAD", again=again)
+            exchange.reused = True
             self.connections_reused += 1
             connection.carry(exchange)
         return exchange
@@ -89,21 +101,26 @@ class Pool:
             self._idle.popitem()[0].drop()
         await asyncio.sleep(0)  # the event loop closes a socket in its next round
 
-    def _take_idle(self) -> Connection | None:
+    def _take_idle(self) -> tuple[Connection | None, float]:
+        """The idle connection that was used last, and for how long (seconds) it was not."""
         while self._idle:
-            connection, _ = self._idle.popitem()
+            connection, since_s = self._idle.popitem()
             if connection.usable:
-                return connection
-        return None
+                return connection, asyncio.get_running_loop().time() - since_s
+        return None, 0.0
 
     async def _connect(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
-        begun_s = loop.time()
-        await dial(self.origin, Connection(exchange, self._owner), self._tls, self._connect_timeout_s)
-        exchange.connect_s = loop.time() - begun_s
+        begun_s = time.perf_counter()  # the event loop's clock may stand still for a whole millisecond
+        try:
+            await dial(self.origin, Connection(exchange, self._owner), self._tls, self._connect_timeout_s)
+        finally:
+            exchange.connect_s = time.perf_counter() - begun_s
 
-    def _again(self, exchange: Exchange) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(self._send_again(exchange))
+    def _again(self, exchange: Exchange) -> asyncio.Task[None] | None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - exchange.begun_at_s > STALE_BREAK_S:
+            return None
+        return loop.create_task(self._send_again(exchange))
 
     async def _send_again(self, exchange: Exchange) -> None:
         exchange.reused = False
