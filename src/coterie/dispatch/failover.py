@@ -200,7 +200,7 @@ async def embed(desk: Desk, budget: Budget, embedding: Embedding, timing: Timing
             attempt = run.begin(candidate.provider.name)
             try:
                 with _judged(desk, run, candidate, attempt):
-                    embedded = await candidate.provider.embed(embedding)
+                    embedded = await candidate.provider.embed(dataclasses.replace(embedding, attempt=attempt))
                     attempt.first_token_s = time.perf_counter() - attempt.started_s
                     run.blame.settle(now_s())
                     return embedded
@@ -234,7 +234,8 @@ def _blamed(desk: Desk, run: _Run) -> Iterator[None]:
         yield
     finally:
         if run.blame.is_open:
-            run.blame.end(run.candidates(desk), now_s())
+            untried = [one for one in run.candidates(desk) if one.provider.name not in run.failed]
+            run.blame.end(untried, now_s())
 
 
 @contextlib.contextmanager

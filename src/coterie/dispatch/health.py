@@ -36,8 +36,8 @@ _NEWEST: Final = 0.2
 """Weight of the newest measurement in a running mean."""
 
 _LONGEST_REST_S: Final = 300.0
-"""Who asked for more (a quota of a day) is asked again after that: it may have been topped up, and a delay may have been
-read where none was meant. So the failure of one request costs the others minutes, not hours."""
+"""Who asked for more (a quota of a day) is asked again after that: it may have been topped up, and a delay may have
+been read where none was meant. So the failure of one request costs the others minutes, not hours."""
 
 RESTS: Final = frozenset({"rate_limit_exceeded", "server_is_overloaded"})
 """Failures with which a provider asks to be left alone."""

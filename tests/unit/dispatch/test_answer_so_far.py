@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.provider import delta, finish, role, usage
 
-from coterie.dispatch.answer_so_far import AnswerSoFar
+from coterie.dispatch.answer_so_far import _MOST_CHARACTERS, AnswerSoFar
 from coterie.errors import ApiError
 from coterie.wire.lingua import Chunk, Generation
 
@@ -20,6 +21,10 @@ CHAT = Generation("m", {"messages": MESSAGES})
 
 def chat(**parameters: Any) -> Generation:
     return Generation("m", {"messages": MESSAGES, **parameters})
+
+
+def text_request(*prompts: Any, known: Generation | None = None, **parameters: Any) -> Generation:
+    return Generation("m", {"max_tokens": 9, **parameters}, prompts=prompts, known=known)
 
 
 def text_of(chunks: list[Chunk]) -> str:
@@ -46,7 +51,19 @@ CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {
         (chat(response_format={"type": "text"}, logprobs=False), True),
         (chat(response_format=None, logprobs=None, tool_choice=None), True),
         (Generation("m", {"messages": MESSAGES}, n=2), False),
-        (Generation("m", {}, prompts=("Hi",)), False),
+        (text_request("Hi"), True),
+        (text_request("Hi", echo=False, suffix=None, best_of=None, logprobs=None), True),
+        (text_request([1, 2]), False),
+        (text_request("Hi", "Ho"), False),
+        (text_request("Hi", logprobs=0), False),
+        (text_request("Hi", echo=True), False),
+        (text_request("Hi", suffix="x"), False),
+        (text_request("Hi", best_of=2), False),
+        (text_request("Hi", max_tokens=None), False),
+        (dataclasses.replace(text_request("Hi"), n=2), False),
+        (chat(stop=["x"] * 17), False),
+        (chat(stop=[1]), False),
+        (chat(stop="x" * 257), False),
         (chat(logprobs=True), False),
         (chat(response_format={"type": "json_object"}), False),
         (chat(response_format={"type": "json_schema", "json_schema": {}}), False),
@@ -64,7 +81,7 @@ def test_which_requests_can_be_continued(generation: Generation, *, eligible: bo
     answer = AnswerSoFar(generation)
     fed(answer, "a", "b")
     assert answer.continuable is eligible
-    assert bool(answer._text) is eligible
+    assert bool(answer._text.getvalue()) is eligible
 
 
 @pytest.mark.parametrize(
@@ -96,12 +113,22 @@ def test_no_text_is_kept_that_nobody_can_continue() -> None:
     unfollowed = AnswerSoFar(CHAT, followed=False)
     fed(unfollowed, *"abc")
     assert not unfollowed.continuable
-    assert not unfollowed._text
+    assert not unfollowed._text.getvalue()
     called = AnswerSoFar(CHAT)
     fed(called, *"abc")
     called.feed(said(CALL))
     fed(called, *"abc")
-    assert not called._text
+    assert not called._text.getvalue()
+
+
+def test_a_text_that_is_too_long_is_let_go() -> None:
+    answer = AnswerSoFar(CHAT)
+    piece = "x" * 4096
+    fed(answer, *[piece] * (_MOST_CHARACTERS // 4096))
+    assert answer.continuable
+    assert fed(answer, "y", piece) == "y" + piece
+    assert not answer.continuable
+    assert not answer._text.getvalue()
 
 
 def test_the_request_for_the_rest() -> None:
@@ -149,8 +176,91 @@ def test_the_limit_of_tokens(name: str) -> None:
         assert answer.continuable
         assert answer.continued().body[name] == left
     fed(answer, *"abc")
-    assert answer.pieces == 5
+    assert answer.tokens == 5
     assert not answer.continuable
+
+
+SEVERAL = ["two words", "a b ", " a\nb", "x" * 25]
+ONE = ["word", " word", "word ", "\n\n", " " * 24, "x" * 24]
+
+
+@pytest.mark.parametrize(("pieces", "limited", "continuable"), [
+    *(([piece], False, True) for piece in SEVERAL), *(([piece], True, False) for piece in SEVERAL),
+    *(([piece], True, True) for piece in ONE), (["a", "b c", "d"], True, False),
+])  # fmt: skip
+def test_pieces_of_several_tokens_cannot_be_counted(pieces: list[str], *, limited: bool, continuable: bool) -> None:
+    answer = AnswerSoFar(chat(max_tokens=20) if limited else CHAT)
+    fed(answer, *pieces)
+    assert answer.continuable is continuable
+
+
+def counted(content: str, tokens: int) -> Chunk:
+    return {**delta(content), "usage": usage(3, tokens)["usage"]}
+
+
+def test_a_providers_own_count_is_exact() -> None:
+    answer = AnswerSoFar(chat(max_tokens=20))
+    assert answer.feed(counted("one two three", 3)) == delta("one two three")
+    assert answer.feed(counted(" four five six", 6)) == delta(" four five six")
+    assert answer.continuable
+    assert answer.continued().body["max_tokens"] == 14
+    answer.feed(counted(" seven eight", 2))
+    fed(answer, " nine")
+    assert answer.tokens == 9
+    assert answer.continued().body["max_tokens"] == 11
+    answer.feed(counted(" and the end", 11))
+    assert not answer.continuable
+    assert answer.feed(usage(12, 11)) == usage(3, 20)
+
+
+def test_a_count_that_is_none_counts_for_nothing() -> None:
+    answer = AnswerSoFar(chat(max_tokens=20))
+    answer.feed(counted("a", 0))
+    assert answer.continued().body["max_tokens"] == 19
+    answer.feed(counted("b c", 0))
+    assert not answer.continuable
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_usage_beside_choices_goes_no_further(followed: bool) -> None:
+    assert AnswerSoFar(CHAT, followed=followed).feed(counted("a", 1)) == delta("a")
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "continuable"),
+    [
+        ("w9 w10", "w8 w9", False),
+        ("w9 w10", "w8 w9 ", False),
+        ("w9 w10", "w8 w9\n", False),
+        ("w9 w10", "w8", True),
+        ("w9 w10", "w8 w", False),
+        ("w9 w10", "w9 w8", True),
+        (["END", "\n\n"], "a\n", False),
+        (["END", "\n\n"], "a", True),
+        (["END", "\n\n"], "aE", False),
+        ([], "a", True),
+        (None, "a", True),
+        ("a", "a", True),
+    ],
+)
+def test_a_stop_string_that_may_have_begun(stop: Any, text: str, *, continuable: bool) -> None:
+    answer = AnswerSoFar(chat(stop=stop))
+    fed(answer, *text)
+    assert answer.continuable is continuable
+
+
+def test_the_rest_of_a_text_completion() -> None:
+    generation = text_request("Once ", known=text_request("Once "))
+    answer = AnswerSoFar(generation)
+    fed(answer, "upon", " a ")
+    rest = answer.continued()
+    assert (rest.prompts, rest.partial, rest.body) == (("Once upon a ",), False, {"max_tokens": 7})
+    assert isinstance(rest.known, Generation)
+    assert rest.known.prompts == rest.prompts
+    assert fed(answer, " time") == " time"
+    assert answer.continued().prompts == ("Once upon a  time",)
+    assert answer.feed(usage(9, 1)) == usage(6, 4)
+    assert generation.prompts == ("Once ",)
 
 
 @pytest.mark.parametrize(
@@ -220,12 +330,11 @@ def cuts(draw: st.DrawFn) -> tuple[str, list[int]]:
 def test_any_cuts_and_any_pieces_give_the_whole_text(plan: tuple[str, list[int]], data: st.DataObject) -> None:
     """Each server goes on from the text that it is given, in pieces of any size, until it is cut off."""
     text, ends = plan
-    answer, generation, out = AnswerSoFar(chat(max_tokens=1000)), chat(), ""
+    answer, generation, out = AnswerSoFar(chat(seed=1)), chat(), ""
     for part, end in enumerate([*ends, len(text)]):
         if part:
             assert answer.continuable
             generation = answer.continued()
-            assert generation.body["max_tokens"] == 1000 - answer.pieces
         given_ = generation.body["messages"][1:]
         begun = given_[0]["content"] if given_ else ""
         assert text.startswith(begun)

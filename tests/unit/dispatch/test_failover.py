@@ -17,7 +17,7 @@ from tests.support.waiting import until
 from coterie.config import DispatchSettings
 from coterie.dispatch import failover
 from coterie.dispatch.health import HealthState
-from coterie.dispatch.router import Router
+from coterie.dispatch.router import Router, Task
 from coterie.errors import ApiError, Retry
 from coterie.observe.timing import Timing
 from coterie.providers.base import Offer
@@ -361,6 +361,76 @@ async def outcome_without_checks(router: Router) -> Outcome:
     return result
 
 
+ERROR = ApiError("upstream_error")
+
+
+def is_open(router: Router, names: str, task: Task = "generate") -> list[bool]:
+    return [router.health(name, "m", task).state(1000) is HealthState.OPEN for name in names]
+
+
+@pytest.mark.parametrize("request_", [CHAT, PLAIN, Embedding("m", ("Hi",))], ids=["streamed", "plain", "embedding"])
+@pytest.mark.parametrize(
+    ("first", "second", "opened"),
+    [
+        (ERROR, ERROR, [False, False]),
+        (ApiError("upstream_model_unavailable"), ApiError("upstream_model_unavailable"), [False, False]),
+        (DOWN, DOWN, [True, True]),
+        (ApiError("upstream_timeout"), ApiError("upstream_timeout"), [True, True]),
+        (ERROR, ApiError("upstream_auth_failed"), [True, True]),
+        (ERROR, DOWN, [True, True]),
+        (ERROR, None, [True, False]),
+        (ERROR, limited(1), [True, False]),
+    ],
+)
+async def test_a_failure_that_a_request_meets_everywhere_is_nobodys(
+    request_: Generation | Embedding, first: ApiError, second: ApiError | None, opened: list[bool]
+) -> None:
+    router, providers = fleet(WHOLE, WHOLE, attempts=2, open_after=1)
+    for one, failure in zip(providers, (first, second), strict=True):
+        one.script = WHOLE if failure is None else (failure,)
+        one.embed_failure = failure
+    assert (await outcome(router, request_)).asked == "ab"
+    assert is_open(router, "ab", "embed" if isinstance(request_, Embedding) else "generate") == opened
+
+
+async def test_who_was_left_out_is_asked_in_the_end() -> None:
+    router, _ = fleet((ERROR,), (ERROR,), WHOLE, attempts=2, open_after=2)
+    results = [await outcome(router) for _ in range(3)]
+    assert [result.asked for result in results] == ["ab", "ab", "c"]
+
+
+async def test_a_failure_counts_as_soon_as_another_answers() -> None:
+    gate = asyncio.Event()
+    router, _ = fleet((ERROR,), (delta("Hel"), gate, delta("lo"), finish(), usage()), open_after=1)
+    chunks = router.generate(CHAT, Timing())
+    await anext(chunks)
+    assert is_open(router, "ab") == [True, False]
+    await chunks.aclose()
+
+
+async def test_a_failure_counts_where_nobody_waits_for_another() -> None:
+    router, (_, b) = fleet((ERROR,), (asyncio.Event(),), open_after=1)
+    task = asyncio.create_task(outcome_without_checks(router))
+    await b.asked.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert is_open(router, "ab") == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("request_", "opened"),
+    [
+        (CHAT, True),
+        (Generation("m", CHAT.body, n=2), False),
+        (Generation("m", {}, prompts=("a", "b")), False),
+    ],
+)
+async def test_choices_that_are_missing_are_nobodys_fault(request_: Generation, *, opened: bool) -> None:
+    router, _ = fleet((delta("Hel"), finish(), BROKEN), open_after=1)
+    await outcome(router, request_)
+    assert is_open(router, "a") == [opened]
+
+
 async def test_a_request_that_is_too_large_rests_nobody() -> None:
     router, _ = fleet((ApiError("rate_limit_exceeded", retry=Retry.NEVER),))
     await outcome(router)
@@ -388,6 +458,14 @@ async def test_the_answer_goes_on_elsewhere(error: ApiError) -> None:
     assert b.generations[0].partial
     assert b.generations[0].body["messages"][-1] == {"role": "assistant", "content": "Hel"}
     assert (result.timing.continuations, router.tally.continuations["m"], router.tally.failovers["m"]) == (1, 1, 0)
+
+
+async def test_a_text_completion_goes_on_elsewhere() -> None:
+    router, (_, b) = fleet((delta("Hel "), BROKEN), (delta("lo"), finish(), usage(5, 1)))
+    result = await outcome(router, Generation("m", {"max_tokens": 9}, prompts=("Say: ",)))
+    assert (result.text, result.error, result.asked) == ("Hel lo", None, "ab")
+    assert result.chunks[-1] == usage(4, 2)
+    assert (b.generations[0].prompts, b.generations[0].body) == (("Say: Hel ",), {"max_tokens": 8})
 
 
 async def test_it_can_be_cut_again_and_go_on_where_it_began() -> None:
@@ -425,7 +503,7 @@ CALL = {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {
         ((delta("Hel"), {"choices": [{"index": 0, "delta": CALL, "finish_reason": None}]}), CHAT),
         ((delta("Hel"),), Generation("m", {**CHAT.body, "logprobs": True})),
         ((delta("Hel"),), Generation("m", CHAT.body, n=2)),
-        ((delta("Hel"),), Generation("m", {}, prompts=("Hi",))),
+        ((delta("Hel"),), Generation("m", {}, prompts=("Hi", "Ho"))),
         ((delta("Hel"),), Generation("m", {**CHAT.body, "max_tokens": 1})),
     ],
 )
@@ -656,6 +734,19 @@ async def test_embeddings_move_on() -> None:
     assert asked(timing) == "ab"
     assert timing.attempts[1].first_token_s is not None
     assert_nothing_is_held(router)
+
+
+async def test_each_attempt_of_an_embedding_is_the_providers_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, (a, _) = fleet(WHOLE, WHOLE)
+
+    async def fail(embedding: Embedding) -> Embedded:
+        embedding.attempt.connect_s = 0.25
+        raise DOWN
+
+    monkeypatch.setattr(a, "embed", fail)
+    timing = Timing()
+    await router.embed(EMBEDDING, timing)
+    assert [attempt.connect_s for attempt in timing.attempts] == [0.25, None]
 
 
 @pytest.mark.parametrize(("error", "expected"), [(MISTAKE, "a"), (DOWN, "aba"), (RuntimeError("bug"), "a")])

@@ -43,7 +43,7 @@ def test_it_opens_after_failures_in_a_row_only() -> None:
 def test_one_lasting_failure_is_enough(code: str) -> None:
     health = Health(RULES)
     health.fail(0, code, None)
-    assert health.state(0) is HealthState.OPEN
+    assert (health.state(0), health.available_in_s(0)) == (HealthState.OPEN, opened().available_in_s(0))
 
 
 def test_half_of_a_whole_window_is_enough() -> None:
@@ -115,7 +115,7 @@ def test_answers_under_way_hold_no_probe_back() -> None:
 
 
 @pytest.mark.parametrize("code", ["rate_limit_exceeded", "server_is_overloaded"])
-@pytest.mark.parametrize(("asked_s", "rest_s"), [(7.5, 7.5), (None, 5), (1e9, 3600)])
+@pytest.mark.parametrize(("asked_s", "rest_s"), [(7.5, 7.5), (None, 5), (250, 250), (1e9, 300)])
 def test_it_rests_as_long_as_it_asks(code: str, asked_s: float | None, rest_s: float) -> None:
     health = Health(RULES)
     health.fail(100, code, asked_s)

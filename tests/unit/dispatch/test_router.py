@@ -30,6 +30,25 @@ async def test_an_unknown_model(model: str, providers: list[ScriptedProvider]) -
         assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
+class Unread(ScriptedProvider):
+    """Its list of models was not read yet."""
+
+    unread = True
+
+
+async def test_an_unknown_model_while_nobody_can_say_who_serves_it(providers: list[ScriptedProvider]) -> None:
+    unread = Unread(model="")
+    router = Router([*providers, unread])
+    for find in (router.check, router.card, lambda name: router.candidates(Generation(name, {}))):
+        with pytest.raises(ApiError) as caught:
+            find("c")
+        assert (caught.value.code, caught.value.status, caught.value.retry_after_s) == ("server_is_overloaded", 503, 2)
+        find("a")
+    unread.unread = False
+    with pytest.raises(ApiError, match="`c` does not exist"):
+        router.check("c")
+
+
 async def test_it_is_ready_when_all_are(providers: list[ScriptedProvider]) -> None:
     router = Router(providers)
     assert router.ready()
@@ -167,7 +186,7 @@ async def test_the_report() -> None:
     router.seats.running["a"] = 2
     router.health("a", "m").succeed(0, 0.0123)
     router.health("b", "m", "embed").fail(now_s(), "rate_limit_exceeded", 60)
-    for outcome, count in (("ok", 5), ("client_closed", 1), ("upstream_error", 2)):
+    for outcome, count in (("ok", 5), ("client_closed", 1), ("invalid_value", 3), ("upstream_error", 2)):
         router.tally.attempts["a", "m", outcome] = count
     first, second = router.report()
     assert first == {
