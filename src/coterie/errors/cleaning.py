@@ -5,7 +5,8 @@ What it promises of :func:`clean`:
 * The result is one line of at most :data:`MAX_CLEAN` characters, and the same when it is cleaned again.
 * Keys, tokens, ids of accounts, URLs, hosts, addresses, file paths, e-mail addresses, class names and long blobs are
   gone; of HTML and tracebacks nothing is left at all. A text that says nothing without them is empty.
-* Work is bounded by :data:`_READ` characters, and no pattern backtracks over more than one word or a fixed length.
+* Work is linear in the first :data:`_READ` characters: a pattern that takes a run of unlimited length starts nowhere
+  but at the run's beginning (the look-behind says so), and inside of a run there is one way to match.
 
 It errs on the side of masking: a provider's sentence that loses a harmless word is still of use.
 """
@@ -43,6 +44,9 @@ _SECRETS: Final = _compiled(
     (r"(?i)(?:api[-_ ]?key|secret|password)\s+(?:provided\s+)?['\"`(]?(?!(?:not|is|was|has|in|for|and|or|to|of|on|at|"
      r"by|you|your|with|from|as|are|that|this|the|a|provided|required|invalid|missing|expired|must|does|may|cannot|can|could|"
      r"should|will|header|found|valid|wrong|incorrect|first)\b)[^\s'\",;)}\]]{4,}", MASK),
+    (r"(?i)\btoken\s+['\"`(]?(?=[a-z_+/=.-]*\d)(?=[\d_+/=.-]*[a-z])[\w+/=.-]{6,}", MASK),
+    (r"-----BEGIN [A-Z ]{0,40}-----.*", MASK),
+    (r"\b(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-[\w-]{1,20})\s+[\w+/=.]+", MASK),
     (r"(?i)\b(?:key|token|sig|signature)\s*=\s*['\"]?[^\s'\",;)}\]&]+", MASK),
     (r"(?i)\btoken\s*:\s*['\"]?(?!\d{1,9}\b)[^\s'\",;)}\]]+", MASK),
 )  # fmt: skip
@@ -57,23 +61,35 @@ _DOMAINS: Final = (
     "gg|tv|ms|azure|aws|site|online|live|pro|world|network|systems|services|works|zone|ts"
 )
 _OWNERS: Final = "organi[sz]ation|project|account|user|tenant|subscription|workspace|request"
+_INSIDE: Final = (
+    "internal|intranet|private|prod|production|staging|stg|corp|svc|cluster|k8s|db|redis|postgres|mysql|cache|gpu|srv|"
+    "lan|node|pod|worker"
+)
+"""Parts of names that are given to machines behind a door."""
+_MACHINES: Final = rf"{_INSIDE}|llm|vllm|inference|host|server|backend|gateway|gw|proxy|rack|dc|zone"
 _PRIVATE: Final = _compiled(
     # Where something is.
+    (r"(?i)\barn:[\w-]{0,20}:[^\s'\",;)}\]]+", MASK),
+    (r"(?i)\bip(?:-\d{1,3}){4}[\w.-]*", MASK),
     (r"(?i)\bdata:[\w/+.;=-]{0,80},[^\s'\"]*", MASK),
     (r"(?i)\b[a-z][a-z0-9+.-]{1,20}:/{2,3}[^\s]*", MASK),
     (r"(?i)\bwww\.[^\s]+", MASK),
-    (r"[^\s@'\"<>()]{1,200}@[^\s@'\"<>(),;]{1,200}", MASK),
+    (r"(?<![^\s@'\"<>()])[^\s@'\"<>()]+@[^\s@'\"<>(),;]+", MASK),
     (r"(?<![\w])[A-Za-z]:[\\/][^\s'\"<>|]*(?:\s[^\s'\"<>|\\]{0,60}\\[^\s'\"<>|]*){0,8}", MASK),
     (r"\\\\[\w.$-]+[^\s'\"<>|]*", MASK),
     (r"(?<![\w\]>./])(?:~|\.{1,2})?/[\w.@+~%-][^\s'\",;)}\]<>]*", MASK),
-    (rf"(?i)(?<![\w])[\w./\\+@-]{{1,200}}\.(?:{_CODE_FILES})\b(?::\d{{1,6}}){{0,2}}", MASK),
+    (rf"(?i)(?<![\w./\\+@-])[\w./\\+@-]+\.(?:{_CODE_FILES})\b(?::\d{{1,6}}){{0,2}}", MASK),
     (r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?(?![\w])", MASK),
     (r"(?<![\w:])\[?(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?:%\w{1,16})?\]?(?::\d{1,5})?(?![\w:])", MASK),
     (r"(?i)\b(?:host|hostname|server|node|pod|address|addr|peer|upstream)['\"]?\s*[=:]\s*\(?"
      r"['\"]?[^\s'\",;)}\]]+", MASK),
     (r"(?i)\b(?:host|hostname|node|pod)\s+['\"`]?(?=[^\s]*[\d.:-])[^\s'\",;)}\]]+", MASK),
-    (rf"(?i)(?<![\w.])(?:[a-z0-9_](?:[a-z0-9_-]{{0,62}})\.){{1,8}}(?:{_DOMAINS})(?::\d{{1,5}})?\b(?![\[.]\w)", MASK),
-    (r"(?i)(?<![\w])(?:[a-z][\w.-]{0,100}:\d{2,5}|localhost(?::[^\s'\",;)}\]]+)?)\b(?!\.\d)", MASK),
+    (rf"(?i)(?<![\w.-])\.*(?:[\w-]+\.)+(?:{_DOMAINS})(?::\d{{1,5}})?\b(?![\[.]\w)", MASK),
+    (rf"(?i)(?<![\w.-])(?=(?:[\w-]+\.)*(?:{_INSIDE})(?:-?\d{{1,6}})?(?:\.|(?![\w-])))[\w-]+(?:\.[\w-]+)+",
+     MASK),
+    (rf"(?i)(?<![\w.-])(?=[a-z-]*\d)(?=(?:[a-z0-9]+-)*(?:{_MACHINES})\d{{0,6}}(?![a-z0-9_.]))[a-z0-9]+(?:-[a-z0-9]+)+"
+     r"(?:\.[\w-]+)*(?::\d{1,5})?(?!\w)", MASK),
+    (r"(?i)(?<![\w.-])(?:(?=[\d_.-]*[a-z])[\w.-]+:\d{2,5}|localhost(?::[^\s'\",;)}\]]+)?)\b(?!\.\d)", MASK),
     # What it is made of.
     (r"<[^<>]{0,200}(?:object|0x|class|function|module|frozen)[^<>]{0,200}>", MASK),
     (r"\b0x[0-9a-fA-F]{4,}\w*", MASK),
@@ -100,7 +116,7 @@ _PRIVATE: Final = _compiled(
 _DROPPED: Final = re.compile(
     r"(?i)<(?:!doctype|/?html|head|/?body|title|script|style|center|hr|h1|h2|div|p|br|pre|span|a)\b[^<>]{0,200}/?>"
     r"|Traceback \(most recent call|\bFile [\"'<][^\n]{0,300}[\"'>], line \d"
-    r"|^\s*at [\w.$<>]{2,100}\s?\([^\n]{0,200}:\d+|\n\s+at [\w.$<>]{2,100}"
+    r"|^\s*at [\w.$<>]{2,100}\s?\([^\n]{0,200}:\d+|\n[ \t]{1,40}at [\w.$<>]{2,100}"
     r"|\bgoroutine \d+ \[|stack backtrace:|thread '[^']{0,80}' panicked|\bpanic: "
 )
 _SPACES: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffd]+")

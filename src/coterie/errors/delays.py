@@ -2,7 +2,8 @@
 
 Looked for in this order: ``retry-after-ms``, ``retry-after`` (seconds or an HTTP date), a field of the body
 (``retryDelay``, ``retry_after``), the sentence ("Please try again in 1m2.5s"), and last the time at which an exhausted
-``x-ratelimit-*`` budget is filled again. Nothing that is not a positive number of seconds counts as said.
+``x-ratelimit-*`` budget is filled again. Nothing that is not a
+positive number of seconds, a day at most, counts as said.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-LONGEST_S: Final = 30 * 86400.0
-"""Longer delays are cut to this: nobody means them."""
+LONGEST_S: Final = 86400.0
+"""Longer delays are not believed: they are a broken clock, or the end of a month's budget."""
 
 _UNITS_S: Final[Mapping[str, float]] = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNIT: Final = r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
@@ -36,8 +37,8 @@ _EPOCH_MS: Final = 1e12
 def stated_delay_s(headers: Mapping[str, str], field: float | str | None, text: str, now: float) -> float | None:
     """The delay that is stated, in seconds, or ``None``. ``headers`` have lower-case names; ``now`` is Unix time."""
     for delay_s in _candidates(headers, field, text, now):
-        if delay_s is not None and math.isfinite(delay_s) and delay_s > 0:
-            return min(delay_s, LONGEST_S)
+        if delay_s is not None and math.isfinite(delay_s) and 0 < delay_s <= LONGEST_S:
+            return delay_s
     return None
 
 
@@ -75,7 +76,7 @@ def _date(value: str, now: float) -> float | None:
 
 
 def _number(value: str) -> float | None:
-    return float(value) if _NUMBER.fullmatch(value[:40]) and value.isascii() else None
+    return float(value.strip()) if _NUMBER.fullmatch(value[:40]) and value.isascii() else None
 
 
 def _duration(value: str) -> float | None:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from coterie.errors.cleaning import clean
+
 _PROMPTS: Final = frozenset(
     {"messages", "input", "inputs", "prompt", "contents", "input_tokens", "input_text", "prompt_tokens"}
 )
@@ -75,6 +77,14 @@ def from_steps(steps: Iterable[str | int], prompt_param: str) -> str | None:
         foreign = (at for at, step in enumerate(path) if at and isinstance(step, str) and step not in _INSIDE_PROMPT)
         path = path[: next(foreign, None)]
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)[1:]
+
+
+def unknown_field(steps: Iterable[str | int]) -> str | None:
+    """The name of a request's own field that a validator's ``loc`` means, whatever the name is."""
+    path = [step for step in steps if step not in _WRAPPERS]
+    if len(path) != 1 or not isinstance(path[0], str) or not _is_name(path[0]):
+        return None
+    return path[0] if clean(f"Unknown parameter: '{path[0]}'.").endswith(f"'{path[0]}'.") else None
 
 
 def from_message(message: str, prompt_param: str) -> str | None:

@@ -8,25 +8,27 @@ What it promises:
   picture. Structure (status, codes, types, fields) comes before words.
 * Only the caller's own fault is told in the provider's words, cleaned; all else has the catalogue's text. What the
   provider said stands, without keys, in ``detail`` for the log.
+* What a caller wrote, and a 400 or 422 repeats, never becomes the provider's fault: no rest, no delay, no lasting
+  failure comes of it (:mod:`coterie.errors.upstream_case`).
 * This server's credentials, account and configuration are never the caller's fault: no 401, 403 or 404 passes.
 """
 
 from __future__ import annotations
 
 import string
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final
 
 from coterie.errors import upstream_patterns as known
 from coterie.errors.catalogue import ApiError, lookup
-from coterie.errors.cleaning import clean, mask_secrets
-from coterie.errors.delays import stated_delay_s
+from coterie.errors.cleaning import mask_secrets
 from coterie.errors.entry import Retry
-from coterie.errors.foreign import Foreign, read_body, read_value
+from coterie.errors.foreign import read_body, read_value
 from coterie.errors.overflow import read_overflow, sentence
-from coterie.errors.params import from_message, from_steps, from_text
+from coterie.errors.params import unknown_field
+from coterie.errors.upstream_case import Case
+from coterie.errors.upstream_sentences import SENTENCES
 
 DEFAULT_DELAY_S: Final = 1.0
 """The delay of a rate limit or an overload whose end the provider does not tell."""
@@ -62,6 +64,7 @@ TRANSPORT_CODES: Final[Mapping[str, str]] = {
 }
 """What a connection can do instead of answering, and the failure that it is."""
 
+_RESPONSES_NAMES: Final[Mapping[str, str]] = {"max_tokens": "max_output_tokens", "reasoning_effort": "reasoning"}
 _FLAT_TEXTS: Final = ("message", "detail", "error_msg", "error_message", "errorMessage", "errors", "msg", "status_msg")
 _ANSWER_KEYS: Final = frozenset(
     {"choices", "data", "output", "delta", "content", "id", "model", "done", "usage", "embedding", "embeddings", "role"}
@@ -77,7 +80,7 @@ def from_response(
     ``prompt_param`` is what the caller's dialect calls the prompt ("messages", "input", "prompt"); ``now`` is Unix
     time, for delays that are given as a date.
     """
-    return _classify(_Case.of(read_body(status, body), status, headers, prompt_param, now, body[:600]))
+    return _classify(Case.of(read_body(status, body), status, headers, prompt_param, now, body[:600]))
 
 
 def from_payload(
@@ -91,7 +94,7 @@ def from_payload(
     """The failure that parsed JSON is, of a body or of a stream's event; ``None`` where it is none."""
     if status < 400 and not _is_error(payload):
         return None
-    return _classify(_Case.of(read_value(status, payload), status, headers or {}, prompt_param, now, b""))
+    return _classify(Case.of(read_value(status, payload), status, headers or {}, prompt_param, now, b""))
 
 
 def from_transport(kind: str, *, detail: str | None = None) -> ApiError:
@@ -119,7 +122,7 @@ def _is_told_apart(payload: dict[Any, Any]) -> bool:
     """Errors without a telling ``error``: typed events, failed responses, flat objects."""
     if payload.get("object") == "error" or payload.get("type") in ("error", "response.failed"):
         return True
-    if payload.get("status") == "failed":
+    if payload.get("status") == "failed" or isinstance(payload.get("fault"), dict):
         return True
     base = payload.get("base_resp")  # MiniMax: part of every answer, 0 where it is well
     if isinstance(base, dict) and base.get("status_code"):
@@ -130,87 +133,52 @@ def _is_told_apart(payload: dict[Any, Any]) -> bool:
     return isinstance(text, (str, list)) and not _ANSWER_KEYS & payload.keys()
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A failure with all that the rules look at."""
-
-    foreign: Foreign
-    ids: frozenset[str]
-    text: str
-    said: str
-    """The provider's sentence, cleaned; ``""`` where it says nothing."""
-    prompt_param: str
-    param: str | None
-    """The caller's parameter that the provider names, if it names one."""
-    delay_s: float | None
-    """What the provider says; ``None`` where it says nothing."""
-    detail: str
-
-    @property
-    def status(self) -> int:
-        return self.foreign.status
-
-    @property
-    def is_open(self) -> bool:
-        """The status tells little: words may tell more."""
-        return not self.foreign.status_known or self.status in (400, 422, 424, 500, 502)
-
-    @classmethod
-    def of(
-        cls, foreign: Foreign, status: int, headers: Mapping[str, str], prompt_param: str, now: float | None, raw: bytes
-    ) -> _Case:
-        lower = {name.lower(): value for name, value in list(headers.items())[:200]}
-        if kind := lower.get("x-amzn-errortype"):  # Bedrock: the only name that its errors have
-            foreign.names.append(kind.partition(":")[0][:64])
-        text = foreign.text
-        now = time.time() if now is None else now
-        names = ", ".join(foreign.names)
-        told = text.strip() or raw.decode("utf-8", "replace")
-        return cls(
-            foreign,
-            foreign.ids,
-            text,
-            _sentence(foreign, prompt_param),
-            prompt_param,
-            _param(foreign, prompt_param),
-            stated_delay_s(lower, foreign.delay, text, now),
-            mask_secrets(f"HTTP {status} [{names}] {foreign.param or ''}: {told}"),
-        )
-
-
-def _sentence(foreign: Foreign, prompt_param: str) -> str:
-    """The most telling sentence, cleaned."""
-    for issue in foreign.issues[:3]:
-        if issue.text:
-            place = from_steps(issue.place, prompt_param)
-            return clean(f"{place}: {issue.text}" if place else issue.text)
-    return next((said for text in foreign.texts[:6] if (said := clean(text))), "")
-
-
-def _param(foreign: Foreign, prompt_param: str) -> str | None:
-    found = from_text(foreign.param, prompt_param)
-    for issue in foreign.issues:
-        found = found or from_steps(issue.place, prompt_param)
-    if found is None and foreign.texts and foreign.param is None:
-        found = from_message(foreign.texts[0], prompt_param)
-    return found if found is None or clean(f"The place is {found}").endswith(found) else None
-
-
-def _classify(case: _Case) -> ApiError:
+def _classify(case: Case) -> ApiError:
     return next(error for rule in _RULES if (error := rule(case)) is not None)
 
 
-def _content(case: _Case) -> ApiError | None:
+def _sentences(case: Case) -> ApiError | None:
+    """Whole sentences of providers that blame the request for what is theirs."""
+    if not case.echoes or case.foreign.param not in (None, "model"):
+        return None
+    for text in case.foreign.sure_texts[:8]:
+        for phrase in SENTENCES:
+            if phrase.pattern.fullmatch(text[:600].rstrip(" \n")):
+                return _of_provider(case, phrase.code)
+    return None
+
+
+def _misconfigured(case: Case) -> ApiError | None:
+    """What was set up for this provider cannot work: no repetition helps."""
+    if known.has_stem(case.sure_ids, known.CONFIGURATION_STEMS):
+        return ApiError("upstream_error", retry=Retry.NEVER, detail=case.detail)
+    return None
+
+
+def _page(case: Case) -> ApiError | None:
+    """A page, not an answer: a proxy's or a firewall's, which the account and the key do not matter to."""
+    return _upstream(case, "upstream_error") if case.foreign.is_html and case.status in (400, 403, 422) else None
+
+
+def _unknown_field(case: Case) -> ApiError | None:
+    """A validator takes no fields but its own, and the caller sent another."""
+    if not case.echoes or case.param is not None:
+        return None
+    extra = (issue.place for issue in case.foreign.issues if "extraforbidden" in issue.kind.replace("_", ""))
+    name = next((name for place in extra if (name := unknown_field(place)) is not None), None)
+    return None if name is None else ApiError("unknown_parameter", param=name, detail=case.detail)
+
+
+def _content(case: Case) -> ApiError | None:
     by_words = case.status in (400, 403, 422, 451) or not case.foreign.status_known
-    if not known.has_stem(case.ids, known.CONTENT_STEMS) and not (
-        by_words and known.first_phrase(known.CONTENT_PHRASES, case.text)
-    ):
+    named = known.has_stem(case.ids, known.CONTENT_STEMS) or case.ids & known.CONTENT_IDS
+    if not named and not (by_words and known.first_phrase(known.CONTENT_PHRASES, case.text)):
         return None
     of_image = "imagecontentpolicyviolation" in case.ids or known.CONTENT_OF_IMAGE.search(case.text)
     return _callers(case, "image_content_policy_violation" if of_image else "content_policy_violation")
 
 
-def _own_code(case: _Case) -> ApiError | None:
+def _own_code(case: Case) -> ApiError | None:
     """The provider uses a code that is in the catalogue: nothing is clearer."""
     if case.status not in known.INVALID_STATUSES and case.foreign.status_known and case.status not in (415, 500, 502):
         return None
@@ -225,93 +193,103 @@ def _own_code(case: _Case) -> ApiError | None:
     return None
 
 
-def _quota(case: _Case) -> ApiError | None:
+def _quota(case: Case) -> ApiError | None:
     if case.status == 402:
-        if case.delay_s is not None and any("inflight" in name for name in case.ids):
+        if case.delay_s is not None and any("inflight" in name for name in case.sure_ids):
             return _limited(case)
         return _upstream(case, "upstream_quota_exhausted")
     by_words = case.status in (400, 403, 429, 503) or case.is_open
-    weak = known.has_stem(case.ids, known.QUOTA_WEAK_STEMS) or (
-        by_words and known.first_phrase(known.QUOTA_PHRASES, case.text)
+    weak = known.has_stem(case.sure_ids, known.QUOTA_WEAK_STEMS) or (
+        by_words and known.first_phrase(known.QUOTA_PHRASES, case.words)
     )
-    if known.has_stem(case.ids, known.QUOTA_STEMS) or (weak and case.delay_s is None):
+    if known.has_stem(case.sure_ids, known.QUOTA_STEMS) or (weak and case.delay_s is None):
         return _upstream(case, "upstream_quota_exhausted")
     return None
 
 
-def _too_large_for_rate(case: _Case) -> ApiError | None:
+def _too_large_for_rate(case: Case) -> ApiError | None:
     """The request alone is more than the provider's limit per minute: no waiting helps."""
     numbers = known.RATE_NUMBERS.search(case.text)
     exceeds = numbers is not None and int(numbers[2]) > int(numbers[1])
-    limited = case.status == 429 or known.has_stem(case.ids, known.RATE_STEMS)
-    if known.first_phrase(known.TOO_LARGE_FOR_RATE, case.text) or (exceeds and limited):
+    limited = case.status == 429 or known.has_stem(case.sure_ids, known.RATE_STEMS)
+    if known.first_phrase(known.TOO_LARGE_FOR_RATE, case.words) or (exceeds and limited):
         return ApiError("rate_limit_exceeded", retry=Retry.NEVER, detail=case.detail)
     return None
 
 
-def _overload(case: _Case) -> ApiError | None:
-    named = known.has_stem(case.ids, known.OVERLOAD_STEMS) or case.ids & known.OVERLOAD_IDS
+def _overload(case: Case) -> ApiError | None:
+    named = known.has_stem(case.sure_ids, known.OVERLOAD_STEMS) or case.sure_ids & known.OVERLOAD_IDS
     by_words = case.status == 429 or (case.is_open and case.status not in known.INVALID_STATUSES)
     if (
         (named and case.status != 404)
         or case.status in known.OVERLOAD_STATUSES
-        or (by_words and known.first_phrase(known.OVERLOAD_PHRASES, case.text))
+        or (by_words and known.first_phrase(known.OVERLOAD_PHRASES, case.words))
     ):
-        return ApiError("server_is_overloaded", retry_after_s=case.delay_s or DEFAULT_DELAY_S, detail=case.detail)
+        return _overloaded(case)
     return None
 
 
-def _rate(case: _Case) -> ApiError | None:
-    named = known.has_stem(case.ids, known.RATE_STEMS) or case.ids & known.RATE_IDS
+def _rate(case: Case) -> ApiError | None:
+    named = known.has_stem(case.sure_ids, known.RATE_STEMS) or case.sure_ids & known.RATE_IDS
     by_words = case.is_open or case.status in (403, 413)
-    if case.status == 429 or named or (by_words and known.first_phrase(known.RATE_PHRASES, case.text)):
+    if case.status == 429 or named or (by_words and known.first_phrase(known.RATE_PHRASES, case.words)):
         return _limited(case)
     return None
 
 
-def _auth_named(case: _Case) -> ApiError | None:
-    if known.has_stem(case.ids, known.MODEL_STEMS):
+def _auth_named(case: Case) -> ApiError | None:
+    if known.has_stem(case.sure_ids, known.MODEL_STEMS):
         return None
-    named = known.has_stem(case.ids, known.AUTH_STEMS) and case.status != 404
-    if named or (case.is_open and known.first_phrase(known.AUTH_PHRASES, case.text)):
+    named = known.has_stem(case.sure_ids, known.AUTH_STEMS) and case.status != 404
+    if named or (case.is_open and known.first_phrase(known.AUTH_PHRASES, case.words)):
         return _upstream(case, "upstream_auth_failed")
     return None
 
 
-def _unsupported(case: _Case) -> ApiError | None:
+def _unsupported(case: Case) -> ApiError | None:
     """The model cannot do what the caller asks for, permanently, whatever status says so."""
     if not case.is_open and case.status not in (404, 501):
         return None
+    if case.param is not None and known.has_stem(case.ids, known.UNSUPPORTED_STEMS):
+        return _callers(case, "unsupported_parameter")
     phrase = known.first_phrase(known.UNSUPPORTED_PHRASES, case.text)
     if phrase is None:
         return None
-    param = case.prompt_param if phrase.param == "prompt" else phrase.param
+    param = case.prompt_param if phrase.param == "prompt" else _spelled(case, phrase.param)
     what = "images or other media" if phrase.param == "prompt" else ""
     return ApiError(phrase.code, param=param, value=what, detail=case.detail)
 
 
-def _model(case: _Case) -> ApiError | None:
+def _model(case: Case) -> ApiError | None:
     """The model, which this server chose, is not there."""
-    named = known.has_stem(case.ids, known.MODEL_STEMS) or case.ids & known.MODEL_IDS
+    named = known.has_stem(case.sure_ids, known.MODEL_STEMS) or case.sure_ids & known.MODEL_IDS
     pointed = case.foreign.param == "model" and case.status in (400, 404, 422)
     missing = case.status == 404 and known.MODEL_WORD.search(case.text)
-    told = case.is_open and known.first_phrase(known.MODEL_PHRASES, case.text)
+    told = case.is_open and known.first_phrase(known.MODEL_PHRASES, case.words)
     if (
         named
         or pointed
         or missing
         or told
-        or (case.status == 404 and known.first_phrase(known.MODEL_PHRASES, case.text))
+        or (case.status == 404 and known.first_phrase(known.MODEL_PHRASES, case.words))
     ):
         return _upstream(case, "upstream_model_unavailable")
     return None
 
 
-def _auth(case: _Case) -> ApiError | None:
+def _auth(case: Case) -> ApiError | None:
     return _upstream(case, "upstream_auth_failed") if case.status in known.AUTH_STATUSES else None
 
 
-def _overflow(case: _Case) -> ApiError | None:
+def _output_limit(case: Case) -> ApiError | None:
+    """More tokens are asked for than the model ever writes; the prompt may be short."""
+    if not case.echoes or not known.first_phrase(known.OUTPUT_PHRASES, case.text):
+        return None
+    param = case.param if case.param and "max" in case.param else _spelled(case, "max_tokens")
+    return _callers(replace(case, param=param), "integer_above_max_value")
+
+
+def _overflow(case: Case) -> ApiError | None:
     foreign = case.foreign
     named = known.has_stem(case.ids, known.OVERFLOW_STEMS) or case.ids & known.OVERFLOW_IDS
     counted = foreign.limit is not None and foreign.actual is not None and foreign.actual >= foreign.limit
@@ -322,12 +300,12 @@ def _overflow(case: _Case) -> ApiError | None:
     return None
 
 
-def _image(case: _Case) -> ApiError | None:
+def _image(case: Case) -> ApiError | None:
     phrase = known.first_phrase(known.IMAGE_PHRASES, case.text) if case.is_open or case.status == 413 else None
     return None if phrase is None else _callers(case, phrase.code)
 
 
-def _timeout(case: _Case) -> ApiError | None:
+def _timeout(case: Case) -> ApiError | None:
     by_words = case.is_open and case.status not in known.INVALID_STATUSES
     if (
         case.status in known.TIMEOUT_STATUSES
@@ -338,7 +316,7 @@ def _timeout(case: _Case) -> ApiError | None:
     return None
 
 
-def _invalid(case: _Case) -> ApiError | None:
+def _invalid(case: Case) -> ApiError | None:
     if case.status == 413:
         return _callers(case, "request_too_large", "The request is too large for the provider of this model.")
     named = known.has_stem(case.ids, known.INVALID_STEMS) and not known.has_stem(case.ids, known.FAILED_STEMS)
@@ -347,7 +325,7 @@ def _invalid(case: _Case) -> ApiError | None:
     return None
 
 
-def _misplaced(case: _Case) -> ApiError | None:
+def _misplaced(case: Case) -> ApiError | None:
     """The provider has no such route, or sends us elsewhere: this server's configuration."""
     if case.status in (404, 405) or 300 <= case.status < 400:
         detail = f"no such route there; is the provider's URL right? {case.detail}"
@@ -355,25 +333,41 @@ def _misplaced(case: _Case) -> ApiError | None:
     return None
 
 
-def _failed(case: _Case) -> ApiError:
+def _failed(case: Case) -> ApiError:
     return _upstream(case, "upstream_error")
 
 
-_RULES: Final[tuple[Callable[[_Case], ApiError | None], ...]] = (
-    _content, _own_code, _quota, _too_large_for_rate, _overload, _rate, _auth_named, _unsupported, _model, _auth,
-    _overflow, _image, _timeout, _invalid, _misplaced, _failed,
+_RULES: Final[tuple[Callable[[Case], ApiError | None], ...]] = (
+    _sentences, _misconfigured, _page, _content, _own_code, _quota, _too_large_for_rate, _overload, _rate, _auth_named,
+    _unsupported, _model, _auth, _output_limit, _overflow, _image, _timeout, _unknown_field, _invalid, _misplaced,
+    _failed,
 )  # fmt: skip
 
 
-def _upstream(case: _Case, code: str) -> ApiError:
+def _upstream(case: Case, code: str) -> ApiError:
     return ApiError(code, detail=case.detail)
 
 
-def _limited(case: _Case) -> ApiError:
+def _of_provider(case: Case, code: str) -> ApiError:
+    if code == "server_is_overloaded":
+        return _overloaded(case)
+    return ApiError(code, retry=Retry.NEVER if code == "upstream_error" else None, detail=case.detail)
+
+
+def _overloaded(case: Case) -> ApiError:
+    return ApiError("server_is_overloaded", retry_after_s=case.delay_s or DEFAULT_DELAY_S, detail=case.detail)
+
+
+def _spelled(case: Case, param: str) -> str:
+    """What the caller's dialect calls ``param``."""
+    return _RESPONSES_NAMES.get(param, param) if case.prompt_param == "input" else param
+
+
+def _limited(case: Case) -> ApiError:
     return ApiError("rate_limit_exceeded", retry_after_s=case.delay_s or DEFAULT_DELAY_S, detail=case.detail)
 
 
-def _overflowed(case: _Case) -> ApiError:
+def _overflowed(case: Case) -> ApiError:
     foreign = case.foreign
     sentences = [*foreign.texts, *(issue.text for issue in foreign.issues)]
     telling = (one for one in sentences if known.first_phrase(known.OVERFLOW_PHRASES, one))
@@ -388,7 +382,7 @@ def _overflowed(case: _Case) -> ApiError:
     )
 
 
-def _callers(case: _Case, code: str, otherwise: str | None = None) -> ApiError:
+def _callers(case: Case, code: str, otherwise: str | None = None) -> ApiError:
     """The caller's fault, in the provider's words; without any in ``otherwise``, or the catalogue's."""
     entry, param = lookup(code), case.param
     if entry.takes_param and param is None:

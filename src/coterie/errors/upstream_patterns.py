@@ -23,7 +23,8 @@ class Phrase:
     param: str = ""
 
 
-def _phrases(*rows: tuple[str, ...]) -> tuple[Phrase, ...]:
+def compiled(*rows: tuple[str, ...]) -> tuple[Phrase, ...]:
+    """The phrases of ``rows``: pattern, source, and ``code`` and ``param`` where the table has them."""
     return tuple(Phrase(re.compile(f"(?i){pattern}"), *rest) for pattern, *rest in rows)
 
 
@@ -42,12 +43,17 @@ CONTENT_STEMS: Final = (
     "policyviolation", "cyberpolicy", "biopolicy", "guardrail", "safetyviolation", "blockedbysafety",
     "prohibitedcontent",
 )  # fmt: skip
-CONTENT_PHRASES: Final = _phrases(
+CONTENT_IDS: Final = frozenset({"1301"})
+"""Zhipu's number."""
+CONTENT_PHRASES: Final = compiled(
     (r"content management policy", "Azure OpenAI: content_filter"),
     (r"rejected as a result of (?:our|the) safety system", "OpenAI: content_policy_violation"),
     (r"requires moderation|input was flagged|was flagged (?:by|for|as)", "OpenRouter: 403 with flagged_input"),
     (r"violat\w{1,5} (?:our|the|\w+'s|your) ?[\w ]{0,30}polic", "OpenAI and others: usage policies"),
-    (r"blocked (?:by|due to) [\w ]{0,30}(?:safety|content|moderation|polic)", "Google: SAFETY; gateways' filters"),
+    (
+        r"blocked (?:by|due to) [\w ]{0,30}(?:safety|content|moderation|polic|guardrail)",
+        "Google: SAFETY; gateways' filters",
+    ),
     (r"inappropriate content", "DashScope: DataInspectionFailed"),
 )
 CONTENT_OF_IMAGE: Final = re.compile(
@@ -57,11 +63,11 @@ CONTENT_OF_IMAGE: Final = re.compile(
 QUOTA_STEMS: Final = (
     "insufficientquota", "insufficientbalance", "insufficientcredit", "insufficientfund", "creditbalance",
     "creditsexhausted", "outofcredit", "exceededcurrentquota", "billing", "spendlimit", "usagelimit",
-    "usagenotincluded", "paymentrequired", "arrearage", "balanceexhausted",
+    "usagenotincluded", "paymentrequired", "arrearage", "balanceexhausted", "budgetexceeded",
 )  # fmt: skip
 QUOTA_WEAK_STEMS: Final = ("quotaexceeded", "quotaexhausted", "exceededquota")
 """Said of money by some and of a rate by others, who then say how long to wait."""
-QUOTA_PHRASES: Final = _phrases(
+QUOTA_PHRASES: Final = compiled(
     (r"exceeded your current quota", "OpenAI: insufficient_quota (Google says it of rates, with a delay)"),
     (r"insufficient (?:account )?(?:balance|credit|fund|quota)", "DeepSeek, Moonshot"),
     (r"credit balance is too low", "Anthropic: a 400"),
@@ -81,7 +87,7 @@ QUOTA_PHRASES: Final = _phrases(
     (r"余额不足|欠费", "Zhipu: the account is empty"),
 )
 
-TOO_LARGE_FOR_RATE: Final = _phrases(
+TOO_LARGE_FOR_RATE: Final = compiled(
     (r"request too large[^\n]{0,300}(?:tokens per|\b[TR]P[MD]\b)", "OpenAI 429 and Groq 413: larger than the bucket"),
 )
 RATE_NUMBERS: Final = re.compile(r"(?i)\blimit:? ?(\d{1,12}),[^\n]{0,80}?\brequested:? ?(\d{1,12})")
@@ -94,7 +100,7 @@ OVERLOAD_STEMS: Final = (
 OVERLOAD_IDS: Final = frozenset({"unavailable", "3505", "3800", "3810", "42903"})
 """Whole names: Google's ``UNAVAILABLE``, Mistral's and FastChat's numbers."""
 OVERLOAD_STATUSES: Final = frozenset({503, 529})
-OVERLOAD_PHRASES: Final = _phrases(
+OVERLOAD_PHRASES: Final = compiled(
     (r"\boverloaded\b|over capacity|at (?:full )?capacity|capacity exceeded", "Anthropic, TGI, Mistral"),
     (r"queue is full|queue full|too many pending|maximum pending requests", "SGLang, Ollama"),
     (r"(?:engine|server|model|service) is (?:currently |too |temporarily )?(?:busy|unavailable)", "vLLM, Zhipu"),
@@ -106,7 +112,7 @@ OVERLOAD_PHRASES: Final = _phrases(
 RATE_STEMS: Final = ("ratelimit", "throttl", "toomanyrequests", "resourceexhausted", "concurrencylimit")
 RATE_IDS: Final = frozenset({"42901"})
 """FastChat's number."""
-RATE_PHRASES: Final = _phrases(
+RATE_PHRASES: Final = compiled(
     (
         r"rate[- ]?limit(?:ed|s|ing)?\b(?: was| is| has been)?[\w ]{0,30}(?:reach|exceed|hit|\bfor\b)",
         "OpenAI, Groq, Kong",
@@ -123,7 +129,7 @@ AUTH_STEMS: Final = (
     "missingapikey",
 )  # fmt: skip
 AUTH_STATUSES: Final = frozenset({401, 403, 407, 511})
-AUTH_PHRASES: Final = _phrases(
+AUTH_PHRASES: Final = compiled(
     (r"\bapi[- ]?key[\w ]{0,20}(?:not valid|invalid|expired|incorrect|missing|required)", "Google: a 400"),
     (r"(?:invalid|incorrect|missing|wrong|no|expired) (?:x-)?api[- ]?key\b", "OpenAI, Anthropic, Mistral"),
     (
@@ -140,11 +146,12 @@ MODEL_STEMS: Final = (
 )  # fmt: skip
 MODEL_IDS: Final = frozenset({"1500", "40301"})
 """Mistral's and FastChat's numbers."""
-MODEL_PHRASES: Final = _phrases(
+MODEL_PHRASES: Final = compiled(
     (r"\b(?:model|deployment)\b[^\n]{0,120}?\b(?:(?:does|do|did) ?n[o']t exist|not exist|(?:was |is |could )?not "
      r"(?:be )?found|is not available|not loaded|decommissioned|(?:is|been) deprecated|is not served)",
      "OpenAI, vLLM, Ollama, llama.cpp's router, DeepSeek"),
     (r"\b(?:unknown|invalid|no such|unrecognized|unsupported) model\b", "Mistral, FastChat"),
+    (r"\bmodels/[\w.:@-]{1,100} is not (?:found|supported)", "Google: a 404"),
     (r"no (?:allowed providers|endpoints found|models? loaded)", "OpenRouter, LM Studio"),
 )  # fmt: skip
 MODEL_WORD: Final = re.compile(r"(?i)\b(?:model|deployment|function)\b")
@@ -153,9 +160,9 @@ OVERFLOW_STEMS: Final = (
     "contextlength", "contextwindow", "contextsize", "contextoverflow", "prompttoolong", "inputtoolong",
     "maxprompttokens", "promptistoolong",
 )  # fmt: skip
-OVERFLOW_IDS: Final = frozenset({"40303"})
-"""FastChat's number."""
-OVERFLOW_PHRASES: Final = _phrases(
+OVERFLOW_IDS: Final = frozenset({"40303", "1261", "tokenslimitreached"})
+"""FastChat's and Zhipu's numbers, GitHub Models' name."""
+OVERFLOW_PHRASES: Final = compiled(
     (r"maximum context length|max(?:imum)?[ _]model[ _]len", "OpenAI, vLLM, OpenRouter, FastChat, Fireworks, Mistral"),
     (r"(?:prompt|input|inputs|messages|request|conversation) (?:is|are) (?:too|longer|greater)[\w ]{0,20}"
      r"(?:long|context|model)", "Anthropic, Bedrock, SGLang"),
@@ -173,9 +180,15 @@ OVERFLOW_PHRASES: Final = _phrases(
      "SGLang"),
     (r"reduce the length of (?:the |your |either )?(?:messages|input|prompt|one)", "Groq, OpenAI"),
     (r"`?inputs`? tokens \+ `?max_new_tokens`? must be|`inputs` must have less than", "TGI, Together"),
-    (r"range of input length should be", "DashScope"),
+    (r"range of input length should be|prompt exceeds max length", "DashScope, Zhipu"),
+    (r"input is too large to process", "llama.cpp (as a 500): larger than the batch"),
     (r"prompt length[^\n]{0,60}exceeds|exceeds the limit of \d+|max_seq_len", "vLLM, Copilot, TensorRT-LLM"),
 )  # fmt: skip
+OUTPUT_PHRASES: Final = compiled(
+    (r"requested \d{1,9} (?:output|completion) tokens[^\n]{0,40}limit", "gateways: max_tokens"),
+    (r"max_(?:output_|completion_)?tokens: \d{1,9} > \d{1,9}, which is the maximum", "Anthropic: max_tokens"),
+)
+"""Said of the answer's length alone, not of what fits together with the prompt."""
 OVERFLOW_GUARD: Final = re.compile(
     r"(?i)^(?:throttling error|service unavailable):|rate limit|too many requests|(?:tokens|requests) per |"
     r"current quota"
@@ -196,7 +209,7 @@ IMAGE_ALIASES: Final[Mapping[str, str]] = {
 }
 """Other names of codes that the catalogue has."""
 
-IMAGE_PHRASES: Final = _phrases(
+IMAGE_PHRASES: Final = compiled(
     (r"invalid base64|incorrect padding|(?:decode|decoding) base64|not (?:a )?valid base64", "llama.cpp, vLLM",
      "invalid_base64"),
     (r"failed to load image|could not process image|cannot identify image|unable to process (?:the )?input image|"
@@ -214,18 +227,25 @@ IMAGE_PHRASES: Final = _phrases(
     (r"invalid image url", "OpenAI", "invalid_image_url"),
 )  # fmt: skip
 
-UNSUPPORTED_PHRASES: Final = _phrases(
+UNSUPPORTED_STEMS: Final = ("unsupportedparam",)
+UNSUPPORTED_PHRASES: Final = compiled(
     (r"(?:image|vision|audio|multimodal|video)s?(?: input| content)?s? (?:is|are) not supported|"
      r"(?:not|n't) support (?:\w+ )?(?:image|vision|multimodal|audio)|not a multi-?modal model|"
      r"missing data required for image input|support (?:image|audio) input",
      "llama.cpp (as a 500), vLLM, Ollama, OpenRouter", "unsupported_value", "prompt"),
     (r"(?:not|n't) support (?:tools|tool use|tool call|function call)|support tool use|"
-     r"requires --enable-auto-tool-choice", "Ollama, OpenRouter, vLLM", "unsupported_parameter", "tools"),
+     r"requires --enable-auto-tool-choice|tools? (?:param|choice)[\w ]{0,20} requires --jinja|"
+     r"tool_choice (?:param )?requires --jinja", "Ollama, OpenRouter, vLLM, llama.cpp (as a 500)",
+     "unsupported_parameter", "tools"),
+    (r"(?:not|n't) support (?:thinking|reasoning)\b", "Ollama", "unsupported_parameter", "reasoning_effort"),
 )  # fmt: skip
+
+CONFIGURATION_STEMS: Final = ("operationnotsupported", "unsupportedapiversion", "invalidapiversion")
+"""Azure: the deployment, or the version in its URL, cannot do this."""
 
 TIMEOUT_STEMS: Final = ("timeout", "deadlineexceeded", "timedout")
 TIMEOUT_STATUSES: Final = frozenset({408, 504, 522, 524, 598, 599})
-TIMEOUT_PHRASES: Final = _phrases(
+TIMEOUT_PHRASES: Final = compiled(
     (r"\btimed? ?out\b|timeout exceeded|request timeout|deadline exceeded", "OpenRouter, Envoy, gRPC"),
 )
 

@@ -5,10 +5,7 @@
   such servers are told to stop generating.
 * Only what says something is a token to a deadline: neither a role, nor a comment, nor a field that nobody knows. What
   becomes of a connection after every finish reason came, also at a deadline, takes nothing from the answer.
-* No answer is kept waiting for or read without bound, an event stream neither. What is compressed, which nobody asked
-  for, is no answer; a refusal's body is unpacked where it can be.
-* A refusal is judged by its status and its body. Where the body does not come whole, or cannot be read, the status
-  alone decides; one that means nothing by itself (:data:`_TOLD_BY_BODY`) leaves a broken transport.
+* Nothing is read without bound, an event stream neither. What is compressed, which nobody asked for, is no answer.
 * Its models are configured, or discovered from its list; a list that cannot be read leaves the last one in force, and
   one that was never read is asked for again within seconds. A context that the list tells is taken from the newest.
 * A server that is silent when it is started keeps nobody waiting for longer than :data:`_START_S`.
@@ -23,7 +20,6 @@ import logging
 import os
 import ssl
 import time
-import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,12 +28,13 @@ import orjson
 
 from coterie.config import ConfigError, ProviderSettings
 from coterie.errors import ApiError
-from coterie.errors.upstream import from_payload, from_response, from_transport
+from coterie.errors.upstream import from_payload, from_transport
 from coterie.providers.base import ModelCard, Offer
-from coterie.providers.deadlines import Deadlines, late
+from coterie.providers.deadlines import Deadlines
 from coterie.providers.foreign_stream import ForeignStream
 from coterie.providers.http_request import MODELS_PATH, embedding_request, generation_request, request_headers
 from coterie.providers.listing import ListedModel, pauses_s, read_listing
+from coterie.providers.refusal import check_coding, refusal_of
 from coterie.wire.http1 import Exchange, ExchangeError, Head
 from coterie.wire.lingua import Attempt, Chunk, Embedded, Embedding, Generation
 from coterie.wire.pool import Origin, Pool
@@ -48,21 +45,12 @@ _log = logging.getLogger(__name__)
 
 _EVENT_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_BYTES: Final = 64 * 1024 * 1024
-_REFUSAL_BYTES: Final = 256 * 1024
-_REFUSAL_S: Final = 2.0
-"""How long the body of a refusal may take after its head."""
 _LIST_BYTES: Final = 16 * 1024 * 1024
 _LINGER_S: Final = 2.0
 """How long a connection may take after ``[DONE]`` to become free for the next request."""
 
 _START_S: Final = 2.0
 """How long the start waits for the list of models."""
-
-_TOLD_BY_BODY: Final = frozenset({400, 413, 422})
-"""Statuses that mean anything from a full context to a bug, so that only the body tells whose failure it is."""
-
-_UNPACKABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_EITHER_HEADER: Final = zlib.MAX_WBITS | 32  # zlib's own way to say "gzip or zlib"
 
 _NO_STREAMS: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
 
@@ -75,6 +63,7 @@ class _Call:
     deadlines: Deadlines
     attempt: Attempt
     answered: bool = False
+    size_bytes: int = 0
 
     async def head(self) -> Head:
         """Status and headers. The connection that they came on, or did not, may be another than at first."""
@@ -82,6 +71,13 @@ class _Call:
             return await self.exchange.head()
         finally:
             self.attempt.connect_s = self.exchange.connect_s
+
+    def counted(self, data: bytes) -> bytes:
+        """``data`` of a stream, within the bound of an answer. Raises ``ExchangeError``."""
+        self.size_bytes += len(data)
+        if self.size_bytes > _ANSWER_BYTES:
+            raise ExchangeError(f"a stream of more than {_ANSWER_BYTES} bytes", "body_too_large")
+        return data
 
 
 class HttpProvider:
@@ -138,8 +134,8 @@ class HttpProvider:
         async with self._call("POST", path, body, generation.attempt) as call:
             head = await call.head()
             if head.status != 200:
-                raise await _refusal(head, call.exchange, generation.prompt_param)
-            _check_coding(head)
+                raise await refusal_of(head, call.exchange, generation.prompt_param)
+            check_coding(head)
             if _media_type(head) == "application/json":
                 chunk = stream.feed(_said(await call.exchange.read(_ANSWER_BYTES)))
                 if chunk is not None:
@@ -220,8 +216,8 @@ class HttpProvider:
         async with self._call(method, path, body, attempt) as call:
             head = await call.head()
             if head.status != 200:
-                raise await _refusal(head, call.exchange, prompt_param)
-            _check_coding(head)
+                raise await refusal_of(head, call.exchange, prompt_param)
+            check_coding(head)
             call.deadlines.touch()
             answer = _json(_said(await call.exchange.read(limit_bytes, call.deadlines.touch)))
         failure = from_payload(answer, prompt_param=prompt_param)
@@ -271,13 +267,10 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
     """The chunks of an event stream, until ``[DONE]`` or its end."""
     if _media_type(head) in _NO_STREAMS:
         raise ApiError("upstream_protocol_error", detail=f"a stream of {_media_type(head)}")
-    parser, size = SseParser(_EVENT_BYTES), 0
+    parser = SseParser(_EVENT_BYTES)
     try:
         async for data in call.exchange:
-            size += len(data)
-            if size > _ANSWER_BYTES:
-                raise ExchangeError(f"a stream of more than {_ANSWER_BYTES} bytes", "body_too_large")
-            for event in parser.feed(data):
+            for event in parser.feed(call.counted(data)):
                 chunk = stream.feed(event.data)
                 if stream.done:
                     return
@@ -296,58 +289,6 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
         if not of_connection or not stream.finished:
             raise
         _log.debug("the connection failed after a whole answer: %s", error)
-
-
-async def _refusal(head: Head, exchange: Exchange, prompt_param: str) -> ApiError:
-    """The failure that an answer is whose status is not 200, also where its body breaks off or is late."""
-    body, broken = await _refusal_body(exchange)
-    told = body if broken is not None else _unpacked(head, body)
-    if told is None:
-        told, broken = b"", ApiError("upstream_protocol_error", detail=f"a refusal that is {_coding(head)}")
-    if broken is not None and head.status in _TOLD_BY_BODY:
-        return broken
-    return from_response(head.status, head.headers, told, prompt_param=prompt_param)
-
-
-async def _refusal_body(exchange: Exchange) -> tuple[bytes, ApiError | None]:
-    """What came of a body within the bounds, and what kept the rest from coming."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_REFUSAL_S):
-            async for part in exchange:
-                body += part
-                if len(body) > _REFUSAL_BYTES:
-                    break
-    except TimeoutError:
-        return bytes(body), late(_REFUSAL_S, first=False)
-    except ExchangeError as error:
-        return bytes(body), from_transport(error.kind, detail=str(error))
-    except ApiError as deadline:
-        return bytes(body), deadline
-    return bytes(body[:_REFUSAL_BYTES]), None
-
-
-def _unpacked(head: Head, body: bytes) -> bytes | None:
-    """``body`` as it was before it was compressed, within the same bound; ``None`` where it cannot be had."""
-    coding = _coding(head)
-    if coding == "identity":
-        return body
-    if coding not in _UNPACKABLE:
-        return None
-    try:
-        return zlib.decompressobj(_EITHER_HEADER).decompress(body, _REFUSAL_BYTES)
-    except zlib.error:
-        return None
-
-
-def _coding(head: Head) -> str:
-    return head.headers.get("content-encoding", "").strip().lower() or "identity"
-
-
-def _check_coding(head: Head) -> None:
-    """Raise ``ApiError`` for an answer that is compressed, against what was asked for."""
-    if _coding(head) != "identity":
-        raise ApiError("upstream_protocol_error", detail=f"an answer that is {_coding(head)[:100]}")
 
 
 def _media_type(head: Head) -> str:

@@ -12,12 +12,15 @@ SECRETS = (
     "sk-{}", "sk-proj-{}abc", "Bearer {}", "Authorization: Bearer {}", "AIza{}", "gsk_{}", "xai-{}", "hf_{}", "AKIA{}",
     "eyJhbGciOi.{}.{}", "key={}", "api_key={}", "api_key: {}", "'api_key': '{}'", '"apiKey": "{}"', "x-api-key: {}",
     "API key provided: {}", "API key {}", "password={}", "token: {}", "token={}", "ghp_{}", "Cookie: {}", "?sig={}",
+    "ssh-rsa {}", "-----BEGIN PRIVATE KEY----- {}",
 )  # fmt: skip
 PLACES = (
     "https://{}.example.com/x", "http://10.0.0.1:80/{}", "https://u:{}@h/", "s3://{}/a", "file:///{}", "www.{}.org",
     "{}.internal:8000", "gpu-{}.svc.cluster.local", "{}:8000", "localhost:{}", "host='{}'", "host {}:80",
     "[fe80::1%{}]", "/usr/lib/{}", "/home/{}/x.py", "~/{}", "./{}/a", "C:\\Users\\{}\\x", "C:\\Program Files\\{}\\a b",
     "\\\\srv\\{}", "models/{}.gguf", "{}.py:12", "data:image/png;base64,{}", "unix:/run/{}.sock",
+    "arn:aws:bedrock:us-east-1:123456789012:model/{}", "arn:aws:iam::1234:user/{}", "ip-10-0-0-3.{}", "db.prod.{}",
+    "a.b.c.d.e.f.g.h.i.j.{}.com", "/" + "a/" * 150 + "{}.py", "a" * 250 + "{}@corp.com", "{}.gpu-3.acme",
 )  # fmt: skip
 NAMES = (
     "org-{}", "organization org-{}", "proj_{}", "req_{}", "acct_{}", "user-{}", "user_id={}", "request id: {}",
@@ -35,6 +38,17 @@ AROUND = ("{}", "The value {} is wrong here.", "Invalid request ({}) sent", "bad
 @pytest.mark.parametrize("marker", ["Zq7MARKER9", "Zmarker"])
 def test_what_must_not_be_shown_is_gone(form: str, around: str, marker: str) -> None:
     assert marker not in clean(around.format(form.replace("{}", marker)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["host ip-10-0-0-3", "ip-10-0-0-3", "internal-llm-7", "gpu-node-3.acme", "db.prod.acme", "10-gpu:8000",
+     "token abcdef123456", "token 'abc-def-123'", "ssh-ed25519 AAAAC3NzaC1lZDI1 bob", "redis-2:6379"],
+)  # fmt: skip
+def test_names_of_machines_and_bare_tokens_are_gone(name: str) -> None:
+    cleaned = clean(f"The part {name} gave up here.")
+    assert MASK in cleaned
+    assert not {word for word in name.split() if any(sign in word for sign in "0123456789.")} & set(cleaned.split())
 
 
 @pytest.mark.parametrize("form", SECRETS)
@@ -57,6 +71,7 @@ def test_the_log_keeps_hosts_and_paths() -> None:
         "top_k must be -1 (disable), or at least 1, got 0.",
         "Conversation roles must alternate user/assistant/user/assistant",
         "Expected max_completion_tokens: 5",
+        "Use gpt-4o-mini-2024-07-18 or llama-3.1-70b at token 12345 of messages.0.content.1.text",
     ],
 )
 def test_what_the_caller_needs_stays(text: str) -> None:
@@ -106,7 +121,26 @@ def test_no_marker_survives(form: str, marker: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a.", "a-", "/", "a@", "1:", "eyJ", "(", "<", "host=", "C:\\a \\", "Aa", "[type=", " "]
+    "piece",
+    [
+        "a.",
+        "a-",
+        "/",
+        "a@",
+        "1:",
+        "eyJ",
+        "(",
+        "<",
+        "host=",
+        "C:\\a \\",
+        "Aa",
+        "[type=",
+        " ",
+        "1.",
+        "a.a-",
+        "\n",
+        "gpu-",
+    ],
 )
 def test_a_long_text_is_cut_before_it_is_searched(piece: str) -> None:
     assert len(clean(piece * 1_000_000)) <= MAX_CLEAN

@@ -32,7 +32,11 @@ NOW = 1_750_000_000.0
         ({"retry-after": "-3"}, None),
         ({"retry-after": "Sun, 15 Jun 2015 15:07:20 GMT"}, None),
         ({"retry-after": "soon"}, None),
-        ({"retry-after": "999999999"}, LONGEST_S),
+        ({"retry-after": "4\x1f"}, 4.0),
+        ({"retry-after": "86401"}, None),
+        ({"retry-after": "999999999"}, None),
+        ({"retry-after": "Fri, 01 Jan 2099 00:00:00 GMT"}, None),
+        ({"retry-after": "Fri, 01 Jan 2099 00:00:00 GMT", "x-ratelimit-reset": "1750000012500"}, 12.5),
     ],
 )  # fmt: skip
 def test_headers(headers: dict[str, str], expected: float | None) -> None:

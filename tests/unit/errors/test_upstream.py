@@ -111,6 +111,8 @@ def test_what_is_no_failure_is_none(payload: object) -> None:
          "upstream_quota_exhausted"),
         ({"code": "Throttling", "message": "m"}, "rate_limit_exceeded"),
         ([{"error": {"code": 429}}], "rate_limit_exceeded"),
+        ({"fault": {"faultstring": "m", "detail": {"errorcode": "policies.ratelimit.QuotaViolation"}}},
+         "rate_limit_exceeded"),
     ],
     ids=str,
 )  # fmt: skip
@@ -178,6 +180,18 @@ def test_a_long_delay_is_told_truly_and_an_absent_one_has_a_default() -> None:
     assert from_response(429, {"Retry-After": "86400"}, b"").retry_after_s == 86400
     assert from_response(429, {}, b"").retry_after_s == DEFAULT_DELAY_S
     assert from_response(429, {"retry-after": "0"}, b"").retry_after_s == DEFAULT_DELAY_S
+
+
+def test_a_delay_stands_in_the_headers_that_a_gateway_repeats() -> None:
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1750000060000", "X-Odd": [1]}
+    body = json.dumps({"error": {"code": 429, "message": "m", "metadata": {"headers": headers}}}).encode()
+    assert from_response(429, {}, body, now=1_750_000_000.0).retry_after_s == 60.0
+    assert from_response(429, {"Retry-After": "2"}, body, now=1_750_000_000.0).retry_after_s == 2.0
+
+
+def test_an_unbelievable_delay_is_not_told() -> None:
+    headers = {"retry-after": "Fri, 01 Jan 2099 00:00:00 GMT"}
+    assert from_response(503, headers, b"").retry_after_s == DEFAULT_DELAY_S
 
 
 def test_only_the_caller_s_fault_is_told_in_the_provider_s_words() -> None:

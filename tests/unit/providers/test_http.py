@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import socket
 import sys
@@ -421,6 +422,33 @@ async def test_the_body_of_a_failure_is_bounded() -> None:
     assert sent < 16_000_000
 
 
+async def test_a_stream_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.http._ANSWER_BYTES", 100_000)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        while True:
+            await peer.say(piece(event("x" * 1000)))
+
+    async with scripted(script) as provider:
+        text, _, failure = await taken(provider)
+        assert code_of(failure) == GARBAGE
+        assert 50_000 < len(text) < 100_000
+        assert provider._pool.connections_idle == 0
+
+
+async def test_also_where_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.http._ANSWER_BYTES", 10_000)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        while True:
+            await peer.say(piece(b": nothing\n\n" * 50))
+
+    async with scripted(script) as provider:
+        assert code_of((await taken(provider))[2]) == GARBAGE
+
+
 @pytest.mark.parametrize("ends", ["late", "cut"])
 async def test_a_failure_is_told_by_its_status_where_its_body_does_not_come(ends: str) -> None:
     async def script(peer: Peer) -> None:
@@ -430,6 +458,43 @@ async def test_a_failure_is_told_by_its_status_where_its_body_does_not_come(ends
 
     async with scripted(script, first_token_timeout_s=0.05) as provider:
         assert code_of((await taken(provider))[2]) == "upstream_auth_failed"
+
+
+async def test_a_refusal_whose_body_stalls_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.refusal.BODY_S", 0.02)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(b"HTTP/1.1 503 Busy\r\ncontent-length: 100\r\n\r\n", b"{")
+        await peer.closed()
+
+    async with scripted(script, first_token_timeout_s=600) as provider:
+        assert code_of((await taken(provider))[2]) == "server_is_overloaded"
+        with pytest.raises(ApiError) as caught:
+            await provider.embed(Embedding("m", ("a",)))
+        assert caught.value.code == "server_is_overloaded"
+
+
+async def test_a_refusal_that_is_cut_off_is_not_the_callers_fault() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(b"HTTP/1.1 400 No\r\ncontent-length: 100\r\n\r\n")
+
+    async with scripted(script) as provider:
+        assert code_of((await taken(provider))[2]) == BROKEN
+
+
+@pytest.mark.parametrize("kind", [b"text/event-stream", b"application/json"])
+async def test_a_compressed_answer_is_none(kind: bytes) -> None:
+    async def script(peer: Peer) -> None:
+        packed = gzip.compress(event("a", "stop") + DONE)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
+        while True:
+            await peer.answer(head % (kind, len(packed)), packed)
+
+    async with scripted(script) as provider:
+        assert code_of((await taken(provider))[2]) == GARBAGE
+        with pytest.raises(ApiError) as caught:
+            await provider.embed(Embedding("m", ("a",)))
+        assert (caught.value.code, "gzip" in (caught.value.detail or "")) == (GARBAGE, True)
 
 
 @pytest.mark.parametrize(
@@ -538,6 +603,39 @@ async def test_embeddings() -> None:
         with pytest.raises(ApiError) as caught:
             await provider.embed(Embedding("m", ("a",)))
         assert (caught.value.code, caught.value.retry_after_s) == ("rate_limit_exceeded", 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "limits"),
+    [
+        ([], {"first_token_timeout_s": 0.05}),
+        ([JSON + b"content-length: 9\r\n\r\n"], {"idle_timeout_s": 0.05}),
+        ([JSON + b"content-length: 9\r\n\r\n", b"{"], {"idle_timeout_s": 0.05}),
+    ],
+    ids=["no head", "no body", "a part"],
+)
+async def test_embeddings_do_not_wait_for_a_silent_server(said: list[bytes], limits: dict[str, float]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(*said)
+        await peer.closed()
+
+    async with scripted(script, **limits) as provider:
+        with pytest.raises(ApiError) as caught:
+            await provider.embed(Embedding("m", ("a",)))
+        assert caught.value.code == "upstream_timeout"
+
+
+async def test_embeddings_may_take_long_to_come() -> None:
+    body = orjson.dumps({"data": [row([1])]})
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(JSON + b"content-length: %d\r\n\r\n" % len(body))
+        for place in range(len(body)):
+            await peer.say(body[place : place + 1])
+            await asyncio.sleep(0.02)
+
+    async with scripted(script, first_token_timeout_s=0.3, idle_timeout_s=0.3) as provider:
+        assert (await provider.embed(Embedding("m", ("a",)))).vectors == [[1.0]]
 
 
 def row(vector: Any, index: Any = 0) -> dict[str, Any]:
@@ -661,11 +759,49 @@ async def test_a_list_that_does_not_come_in_time(caplog: pytest.LogCaptureFixtur
         await until(lambda: provider._pool.connections_open == 0, 10)
 
 
-async def test_a_server_that_is_not_there_yet() -> None:
-    provider = provider_for("http://127.0.0.1:1/v1", models=[])
+async def test_a_server_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.listing.FIRST_PAUSE_S", 0.01)
+    listing = Listing()
+    listing.answer = None
+    async with scripted(listing, models=[], discovery_interval_s=3600) as provider:
+        assert provider.unread
+        await provider.start()
+        assert (provider.models(), provider.unread) == ([], True)
+        await listing.asked_again()
+        assert provider.unread
+        listing.says({"id": "a"})
+        await until(lambda: names(provider) == ["a"], 10)
+        assert not provider.unread
+
+
+async def test_a_list_without_models_was_read() -> None:
+    async with scripted(Listing(), models=[]) as provider:
+        await provider.start()
+        assert (provider.models(), provider.unread) == ([], False)
+
+
+async def test_configured_models_need_no_list() -> None:
+    provider = provider_for("http://127.0.0.1:1/v1")
     await provider.start()
-    assert provider.models() == []
+    assert not provider.unread
     await provider.stop()
+
+
+async def test_the_start_does_not_wait_for_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.http._START_S", 0.01)
+    go_on = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await go_on.wait()
+        body = b'[{"id": "a"}]'
+        await peer.say(JSON + b"content-length: %d\r\n\r\n" % len(body), body)
+
+    async with scripted(script, models=[], connect_timeout_s=30) as provider:
+        await asyncio.wait_for(provider.start(), 10)
+        assert provider.unread
+        go_on.set()
+        await until(lambda: names(provider) == ["a"], 10)
 
 
 async def test_configured_models_take_their_context_from_the_list() -> None:
@@ -724,6 +860,33 @@ async def test_what_an_attempt_measured() -> None:
         await taken(provider, second)
         assert first.attempt.connect_s
         assert second.attempt.connect_s == 0
+
+
+async def test_and_an_attempt_at_embeddings() -> None:
+    async with facing("ok") as (provider, _):
+        first, second = (Embedding("m", ("a",)) for _ in range(2))
+        await provider.embed(first)
+        await provider.embed(second)
+        assert first.attempt.connect_s
+        assert second.attempt.connect_s == 0
+
+
+@pytest.mark.parametrize("fault", ["reset", "silent", "unavailable"])
+async def test_and_one_that_failed(fault: str) -> None:
+    async with facing(fault, first_token_timeout_s=0.1) as (provider, _):
+        asked = generation()
+        assert (await taken(provider, asked))[2] is not None
+        assert asked.attempt.connect_s
+
+
+async def test_and_one_that_found_nobody() -> None:
+    provider = provider_for("http://127.0.0.1:1/v1")
+    asked, embedding = generation(), Embedding("m", ("a",))
+    assert code_of((await taken(provider, asked))[2]) == "upstream_unreachable"
+    with pytest.raises(ApiError):
+        await provider.embed(embedding)
+    assert asked.attempt.connect_s
+    assert embedding.attempt.connect_s
 
 
 @pytest.mark.parametrize("style", ERROR_STYLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.errors import ApiError
-from coterie.providers.listing import MAX_MODELS, ListedModel, read_listing
+from coterie.providers.listing import MAX_MODELS, ListedModel, pauses_s, read_listing
 
 
 def rows(*listed: Any) -> dict[str, Any]:
@@ -97,3 +98,11 @@ def test_whatever_comes_is_read_or_a_failure_of_the_catalogue(answer: Any) -> No
         assert error.code == "upstream_protocol_error"  # noqa: PT017 - what else is raised fails the test
         return
     assert all(type(model.created) is int and type(model.context_tokens) is int for model in listed.values())
+
+
+@pytest.mark.parametrize(
+    ("most_s", "pauses"),
+    [(60.0, [1, 2, 4, 8, 16, 32, 60, 60]), (3.0, [1, 2, 3, 3, 3, 3, 3, 3]), (0.5, [0.5] * 8)],
+)
+def test_a_list_that_was_never_read_is_asked_for_soon_and_ever_less_often(most_s: float, pauses: list[float]) -> None:
+    assert list(islice(pauses_s(most_s), 8)) == pauses

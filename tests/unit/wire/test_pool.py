@@ -17,7 +17,7 @@ from tests.support.waiting import until
 
 from coterie.wire import pool as pool_module
 from coterie.wire.http1 import HIGH_WATER_BYTES, MAX_HEAD_BYTES, Connection, Exchange, ExchangeError, TransportKind
-from coterie.wire.pool import Origin, Pool
+from coterie.wire.pool import STALE_BREAK_S, STALE_IDLE_S, Origin, Pool
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\nX-Late: 1\r\n\r\n"
@@ -376,6 +376,12 @@ async def test_a_closed_pool() -> None:
 # A connection that ends while it is used again
 
 
+def age(pool: Pool, idle_s: float = STALE_IDLE_S) -> None:
+    """Make it so that every idle connection was idle for ``idle_s`` seconds longer."""
+    for connection in pool._idle:
+        pool._idle[connection] -= idle_s
+
+
 def stale(*, reset: bool, before: bytes = b"", later: bytes | None = HELLO) -> Script:
     """Connection 1 ends when it gets its second request, after it said ``before``; the others answer ``later``."""
 
@@ -398,6 +404,7 @@ def stale(*, reset: bool, before: bytes = b"", later: bytes | None = HELLO) -> S
 async def test_a_request_that_nobody_answered_is_sent_again(reset: bool) -> None:
     async with pooled(stale(reset=reset)) as (pool, server):
         await get(pool)
+        age(pool)
         exchange = await pool.send("POST", "/again", {}, b"body")
         assert exchange.reused
         assert await exchange.read(5) == b"hello"
@@ -411,8 +418,42 @@ async def test_a_request_that_nobody_answered_is_sent_again(reset: bool) -> None
 async def test_it_is_sent_again_once(reset: bool) -> None:
     async with pooled(stale(reset=reset, later=None)) as (pool, server):
         await get(pool)
+        age(pool)
         assert await kind_of(pool) == "reset_before_head"
         assert server.accepted == 2
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+async def test_a_connection_that_was_just_used_is_not_stale(reset: bool) -> None:
+    async with pooled(stale(reset=reset)) as (pool, server):
+        await get(pool)
+        age(pool, -60)  # however slow this machine is
+        exchange = await pool.send("POST", "/once", {}, b"body")
+        assert exchange.reused
+        with pytest.raises(ExchangeError) as raised:
+            await exchange.head()
+        assert raised.value.kind == "reset_before_head"
+        assert server.accepted == 1
+
+
+async def test_nor_is_one_that_ends_long_after_the_request() -> None:
+    may_end = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(HELLO)
+        await peer.request()
+        await may_end.wait()
+
+    async with pooled(script) as (pool, server):
+        await get(pool)
+        age(pool)
+        exchange = await pool.send("POST", "/once", {}, b"body")
+        exchange.begun_at_s -= STALE_BREAK_S + 0.1
+        may_end.set()
+        with pytest.raises(ExchangeError) as raised:
+            await exchange.head()
+        assert raised.value.kind == "reset_before_head"
+        assert server.accepted == 1
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
@@ -431,6 +472,7 @@ async def test_a_fresh_connection_is_not_tried_again(reset: bool) -> None:
 async def test_nothing_is_sent_again_once_a_byte_came(before: bytes) -> None:
     async with pooled(stale(reset=False, before=before)) as (pool, server):
         await get(pool)
+        age(pool)
         assert await kind_of(pool) == ("broken" if before == HELLO[:-1] else "reset_before_head")
         assert server.accepted == 1
 
@@ -438,6 +480,7 @@ async def test_nothing_is_sent_again_once_a_byte_came(before: bytes) -> None:
 async def test_sending_again_fails_where_the_server_has_gone() -> None:
     async with pooled(stale(reset=False)) as (pool, _):
         await get(pool)
+        age(pool)
         pool.origin = Origin("127.0.0.1", _free_port(), tls=False)
         assert await kind_of(pool) == "refused"
 
@@ -456,6 +499,7 @@ async def test_an_exchange_can_be_ended_while_it_is_sent_again(how: str, monkeyp
 
     async with pooled(stale(reset=False)) as (pool, _):
         await get(pool)
+        age(pool)
         monkeypatch.setattr(pool_module, "dial", never)
         exchange = await pool.send("GET", "/", {}, b"")
         waiting = asyncio.ensure_future(exchange.head())
@@ -586,6 +630,25 @@ async def test_nobody_listens() -> None:
     assert counts(pool) == (0, 0, 0, 0)
 
 
+def test_the_time_of_a_connect_is_finer_than_the_clock_of_the_event_loop() -> None:
+    async def connected() -> list[float]:
+        async def script(peer: Peer) -> None:
+            await peer.answer(UNTIL_CLOSE)
+
+        async with pooled(script) as (pool, _):
+            times = []
+            for _ in range(5):
+                exchange = await pool.send("GET", "/", {}, b"")
+                times.append(exchange.connect_s)
+                await exchange.read(5)
+            return times
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        times = runner.run(connected())
+    assert all(time_s > 0 for time_s in times)
+    assert any(round(time_s * 1000, 6) % 1 for time_s in times)
+
+
 async def test_exchanges_over_tls() -> None:
     async def script(peer: Peer) -> None:
         assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
@@ -654,6 +717,7 @@ async def _every_way(*, tls: bool) -> None:
     for reset in (False, True):
         async with pooled(stale(reset=reset), tls=tls) as (pool, server):
             assert await get(pool) == (200, b"hello")
+            age(pool)
             assert await get(pool) == (200, b"hello")
             assert server.accepted == 2
             assert counts(pool) == (2, 1, 1, 1)
