@@ -19,6 +19,7 @@ from coterie.api.openapi import PAGE, openapi
 from coterie.api.state import AppState
 from coterie.dialects.chat import DialectLimits, ParsedRequest, parse_chat, parse_chat_openly
 from coterie.dialects.chat_fold import ChatFold
+from coterie.dialects.chat_models import MAX_MODEL_NAME
 from coterie.dialects.chat_stream import ChatStream
 from coterie.dialects.completions import CompletionFold, CompletionStream, parse_completion, parse_completion_openly
 from coterie.dialects.embeddings import parse_embeddings, parse_embeddings_openly, render_embeddings
@@ -156,7 +157,7 @@ async def _generation(
     timing = _timing(request)
     body = await read_object(request, state.settings.limits)
     model = body.get("model")
-    if isinstance(model, str) and model:
+    if isinstance(model, str) and 0 < len(model) <= MAX_MODEL_NAME:
         state.router.check(model)  # before anything is said of a request that nobody here would judge
     reading = state.router.reading(model)
     limits = state.dialect_limits

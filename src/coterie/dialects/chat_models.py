@@ -12,7 +12,10 @@ from pydantic import Field, StringConstraints, Tag
 
 from coterie.dialects.validation import Strict, at_most, by_field, by_type, tag
 
-ModelName = Annotated[str, StringConstraints(max_length=256)]
+MAX_MODEL_NAME = 256
+"""Characters of a model's name."""
+
+ModelName = Annotated[str, StringConstraints(max_length=MAX_MODEL_NAME)]
 FunctionName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
 Identifier = Annotated[str, StringConstraints(max_length=512)]
 ParticipantName = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\s<|\\/>]+$")]
