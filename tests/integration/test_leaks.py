@@ -17,7 +17,8 @@ from tests.support.models import chat, long_chat
 from tests.support.server import Answer, RawStream, Server
 
 _HEADERS = {
-    "x-timing", "x-coterie-provider", "date", "content-type", "content-length", "x-request-id", "x-should-retry", "retry-after", "retry-after-ms",
+    "x-timing", "x-coterie-provider",
+    "date", "content-type", "content-length", "x-request-id", "x-should-retry", "retry-after", "retry-after-ms",
     "www-authenticate", "allow", "connection", "vary",
 }  # fmt: skip
 """All that a failure's answer may have."""
