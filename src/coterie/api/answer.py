@@ -117,10 +117,9 @@ class GenerationAnswer:
                 raise
             request.task.uncancel()
             tail = _last_words(machine, request.failure, writer)
-        except Exception:
+        except Exception:  # after the commit point nobody else can tell the client; before it the edge does
             if not writer.begun:
                 raise
-            # After the commit point nobody else can tell the client; the edge does the same before it.
             _log.exception("unexpected exception in a stream")
             tail = _last_words(machine, ApiError("internal_error"), writer)
         await writer.finish(tail)
