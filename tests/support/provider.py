@@ -43,6 +43,8 @@ WHOLE: tuple[Chunk, ...] = (delta("Hel"), delta("lo"), finish(), usage())
 class ScriptedProvider:
     """Serves ``model`` by playing ``script``, the same for each request."""
 
+    unread = False
+
     def __init__(self, script: Iterable[Step] = WHOLE, *, model: str = "m", name: str = "scripted") -> None:
         self.name = name
         self.offered = Offer()

@@ -171,7 +171,7 @@ class Router:
 
     def _unserved(self, model: str) -> ApiError:
         """The failure of a request for a model that nobody is known to serve."""
-        if any(getattr(provider, "unread", False) for provider in self.providers):
+        if any(provider.unread for provider in self.providers):
             return ApiError(
                 "server_is_overloaded", retry_after_s=_UNREAD_DELAY_S,
                 detail="nobody is known to serve the model, and a provider's models could not be read yet",

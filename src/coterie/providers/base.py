@@ -40,6 +40,11 @@ class Provider(Protocol):
     name: str
     """What logs, metrics and clients call it."""
 
+    @property
+    def unread(self) -> bool:
+        """Whether nobody knows yet which models it serves."""
+        ...
+
     def offer(self, model: str) -> Offer | None:
         """How it would serve ``model``; ``None``: not at all."""
         ...

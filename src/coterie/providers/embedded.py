@@ -42,6 +42,7 @@ class EmbeddedProvider:
     """Serves ``models`` with engines of this machine. See the module."""
 
     name = EMBEDDED
+    unread = False
 
     def __init__(self, models: list[EmbeddedModel]) -> None:
         self._models = {model.card.id: model for model in models}

@@ -21,6 +21,7 @@ class Endless:
     """Generates as fast as it is let, until it is closed."""
 
     name = "endless"
+    unread = False
 
     def __init__(self) -> None:
         self.closed = asyncio.Event()
