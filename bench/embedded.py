@@ -314,9 +314,9 @@ def report(results: dict[str, Any], rounds: int, tokens: int, first_rounds: int,
         )
     lines += [
         "",
-        "Several streams that begin at once share steps of 128 tokens of prompt, each of some hundred milliseconds. "
-        "Which of them the first step takes in is a matter of microseconds, with and without the server: that is the "
-        "spread at 4 and 8 streams.",
+        "Several streams that begin at once: the engine alone shares steps of 128 tokens of prompt between them, each "
+        "of some hundred milliseconds, and all wait for the same end. The server has one prompt computed after the "
+        "other, so half of them begin sooner.",
     ]
     over = memory["server"] + memory["engine behind the server"] - memory["engine alone"]
     lines += [

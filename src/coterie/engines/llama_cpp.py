@@ -9,10 +9,11 @@ What it promises:
 * A worker that dies takes its running generations with it (each raises ``engine_failed``), nothing else: the next
   request starts another.
 * Closing a generation's iterator closes its connection, and the worker frees the slot between two steps.
-* Requests that reach an idle engine together are handed to it together.
+* Prompts are computed in the order in which they came (:mod:`coterie.engines.prompts`).
 * There is no thread: a token goes from the worker's socket through one callback of the event loop to its consumer.
-* Deadlines: loading, first token (counted from the slot), and idle between tokens, each ``engine_timeout``. They run
-  only while somebody waits for the engine. A worker that was late and then does not answer at all is ended.
+* Deadlines: loading, first token (counted from when its prompt is computed), and idle between tokens, each
+  ``engine_timeout``. They run only while somebody waits for the engine. A worker that was late and then does not
+  answer at all is ended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import orjson
 
 from coterie.engines.llama_errors import classify
 from coterie.engines.llama_request import Job, to_chunks
-from coterie.engines.process import Worker, WorkerError, start_worker
+from coterie.engines.process import Worker, WorkerError, prompts_at_once, start_worker
+from coterie.engines.prompts import PromptLine
 from coterie.engines.slots import SlotQueue, Ticket
 from coterie.engines.spec import EngineSpec, EngineState, ModelFacts
 from coterie.engines.watchdog import Watchdog
@@ -43,9 +45,6 @@ RETRY_LOAD_AFTER_S = 5.0
 
 PROBE_S = 30.0
 """Seconds in which a worker that was too slow must show that it still computes; one step may be long."""
-
-BURST_S = 0.002
-"""Seconds for which an idle engine waits for the rest of a burst."""
 
 _ANSWER_BYTES = 64 * 1024 * 1024
 _EVENT_BYTES = 4 * 1024 * 1024
@@ -68,9 +67,7 @@ class LlamaCppEngine:
         self._unload_timer: asyncio.TimerHandle | None = None
         self._unloading: asyncio.Task[None] | None = None
         self._probing: asyncio.Task[None] | None = None
-        self._computing = 0
-        """Generations that were handed to the worker."""
-        self._burst: asyncio.Event | None = None
+        self._prompts = PromptLine(prompts_at_once(spec))
 
     @property
     def worker_pid(self) -> int | None:
@@ -107,14 +104,7 @@ class LlamaCppEngine:
         The slot is given back at the end of the choice: another of the same request may be waiting for it.
         """
         with ticket:
-            await ticket.turn(wait_s)
-            await self._others_of_a_burst()
-            self._computing += 1
-            try:
-                worker, exchange = await self._open(job.path, job.body)
-            except BaseException:
-                self._computing -= 1
-                raise
+            worker, exchange = await self._computed(ticket, job, wait_s)
             watchdog = self._watch(exchange)
             try:
                 async for event in self._events(worker, exchange, prompt_param):
@@ -127,27 +117,16 @@ class LlamaCppEngine:
                     self._suspect(worker)
                 raise
             finally:
-                self._computing -= 1
                 watchdog.stop()
                 exchange.close()
 
-    async def _others_of_a_burst(self) -> None:
-        """Wait for a moment where the engine is idle, so that requests that came at once are computed at once.
-
-        A step takes in what is there when it begins and cannot be interrupted: the first of a burst, alone in a step,
-        would hold up all others for as long as its prompt takes.
-        """
-        if self._computing:
-            return
-        if self._burst is None:
-            self._burst = asyncio.Event()
-            asyncio.get_running_loop().call_later(BURST_S, self._burst_is_over)
-        await self._burst.wait()
-
-    def _burst_is_over(self) -> None:
-        assert self._burst is not None
-        self._burst.set()
-        self._burst = None
+    async def _computed(self, ticket: Ticket, job: Job, wait_s: float | None) -> tuple[Worker, Exchange]:
+        """Wait for a slot and for the prompts before this one; then for its own, whose end the head's coming is."""
+        await ticket.turn(wait_s)
+        await self._loaded()
+        left_s = None if wait_s is None else max(0.0, wait_s - (ticket.waited_s or 0.0))
+        async with self._prompts.place(left_s, lambda: self.queue.overloaded(1)):
+            return await self._open(job.path, job.body)
 
     async def embed(self, inputs: tuple[Prompt, ...]) -> Embedded:
         """The vectors of ``inputs``, in order. Raises ``ApiError``."""

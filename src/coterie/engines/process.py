@@ -149,7 +149,7 @@ def socket_path(folder: str) -> str:
 
 def worker_request(spec: EngineSpec, folder: str, key: str) -> dict[str, object]:
     """What the worker is told on its standard input."""
-    batch_tokens = _BATCH_TOKENS_CPU if spec.gpu_layers == 0 or not _has_gpu() else _BATCH_TOKENS_GPU
+    batch_tokens = _BATCH_TOKENS_GPU if _uses_gpu(spec) else _BATCH_TOKENS_CPU
     return {
         "path": spec.path,
         "model": spec.model,
@@ -165,6 +165,15 @@ def worker_request(spec: EngineSpec, folder: str, key: str) -> dict[str, object]
         "task": spec.task,
         "pooling": spec.pooling,
     }
+
+
+def prompts_at_once(spec: EngineSpec) -> int:
+    """How many prompts are worth computing side by side: where that takes longer than one of them, one."""
+    return spec.slots if _uses_gpu(spec) else 1
+
+
+def _uses_gpu(spec: EngineSpec) -> bool:
+    return spec.gpu_layers != 0 and _has_gpu()
 
 
 def _has_gpu() -> bool:

@@ -185,24 +185,29 @@ async def test_closing_a_generation_frees_its_slot(engine: LlamaCppEngine, monke
         pass
 
 
-async def test_an_idle_engine_waits_for_the_rest_of_a_burst_and_a_busy_one_does_not(
-    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_prompt_waits_for_the_one_before_it_and_no_longer_than_it_may(engine: LlamaCppEngine) -> None:
     await engine.facts()
-    monkeypatch.setattr(llama_cpp, "BURST_S", 3600.0)
-    burst = [asyncio.create_task(text_of(engine, hello())) for _ in range(2)]
-    await until(lambda: engine.queue.running == 2)
-    await asyncio.sleep(0)
-    assert (engine._burst is not None, engine._computing) == (True, 0)
-    engine._burst_is_over()
-    first, second = await asyncio.gather(*burst)
-    assert first == second
+    async with engine._prompts.place(None, lambda: ApiError("internal_error")):
+        waits = asyncio.create_task(text_of(engine, hello()))
+        await until(lambda: engine.queue.running == 1)
+        with ticket_of(engine) as ticket, pytest.raises(ApiError) as late:
+            await anext(engine.generate(ticket, hello(), "messages", 0.0))
+        assert late.value.code == "server_is_overloaded"
+        assert late.value.retry_after_s
+        assert await engine.busy_slots() == 0
+        assert not waits.done()
+    assert await waits == await text_of(engine, hello())
 
-    late = asyncio.create_task(text_of(engine, hello()))
-    await until(lambda: engine._burst is not None)
-    engine._burst_is_over()
-    await until(lambda: engine._computing == 1)
-    assert await text_of(engine, hello()) == await late == first
+
+async def test_prompts_that_come_together_are_computed_in_order(engine: LlamaCppEngine) -> None:
+    begun: list[int] = []
+
+    async def read(number: int) -> None:
+        async with generating(engine, story()):
+            begun.append(number)
+
+    await asyncio.gather(*(read(number) for number in range(4)))
+    assert begun == [0, 1, 2, 3]
 
 
 async def test_a_reader_that_is_cancelled_frees_its_slot(engine: LlamaCppEngine) -> None:

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from tests.support.engine import SPEC, gone, is_running, spec
 
-from coterie.engines.process import Worker, WorkerError, start_worker
+from coterie.engines.process import Worker, WorkerError, prompts_at_once, start_worker
 
 Script = Callable[[str], None]
 
@@ -243,3 +243,11 @@ async def test_it_ends_with_its_parent_however_that_dies() -> None:
     await parent.wait()
     await gone(pid)
     assert not Path(path.decode()).parent.exists()
+
+
+@pytest.mark.parametrize(("platform", "gpu_layers", "at_once"), [("linux", -1, 1), ("darwin", 0, 1), ("darwin", -1, 4)])
+def test_prompts_are_computed_side_by_side_on_a_gpu_alone(
+    platform: str, gpu_layers: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert prompts_at_once(spec(gpu_layers=gpu_layers, slots=4)) == at_once
