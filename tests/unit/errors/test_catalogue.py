@@ -14,6 +14,7 @@ import coterie
 from coterie.errors import CATALOGUE, ApiError, Entry, Retry, lookup
 from coterie.errors.catalogue import QUOTE_LIMIT, clip
 from coterie.errors.render import http_headers
+from coterie.errors.render_responses import RESPONSE_ERROR_CODES
 
 SOURCE = Path(coterie.__file__).parent
 
@@ -22,16 +23,9 @@ ANTHROPIC_TYPES = {
     "invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error",
     "request_too_large", "rate_limit_error", "timeout_error", "api_error", "overloaded_error",
 }  # fmt: skip
-RESPONSE_ERROR_CODES = {
-    "server_error", "rate_limit_exceeded", "invalid_prompt", "data_residency_mismatch", "bio_policy",
-    "vector_store_timeout", "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url",
-    "image_too_large", "image_too_small", "image_parse_error", "image_content_policy_violation", "invalid_image_mode",
-    "image_file_too_large", "unsupported_image_media_type", "empty_image_file", "failed_to_download_image",
-    "image_file_not_found",
-}  # fmt: skip
 FIELDS = {
     "reason", "media_type", "limit", "limit_s", "param", "hint", "value", "expected", "actual", "model", "endpoint",
-    "method", "path",
+    "method", "path", "id",
 }  # fmt: skip
 
 each_entry = pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE.keys())
