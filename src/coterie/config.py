@@ -157,6 +157,11 @@ class ProviderSettings(_Table):
         description="how to ask it to go on with a broken answer: an assistant message at the end (llama.cpp, Ollama, "
         "OpenRouter), the same with 'continue_final_message' (vLLM, SGLang), with 'prefix' (Mistral, DeepSeek), or not",
     )
+    continuous_usage: bool = Field(
+        False,
+        description="ask it to count with every token ('continuous_usage_stats': vLLM, SGLang; others refuse it), so "
+        "that a broken answer can go on with exactly the tokens that are left",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -202,11 +207,34 @@ class DispatchSettings(_Table):
     open_max_s: PositiveSeconds = Field(60.0, description="for how long at most")
 
 
+class ResponsesSettings(_Table):
+    """The Responses API: what is kept, and what runs in the background."""
+
+    retention_days: float = Field(30.0, gt=0, le=36_500, description="days that a stored response is kept")
+    history: int = Field(1000, ge=1, le=100_000, description="earlier responses that one may stand on")
+    background: int = Field(256, ge=1, le=10_000, description="responses generated in the background at once")
+    background_queue: int = Field(1024, ge=0, le=1_000_000, description="responses that may wait for that")
+    background_timeout_s: PositiveSeconds = Field(3600.0, description="for a response in the background, in all")
+    error_event: bool = Field(True, description="an 'error' event before 'response.failed', as OpenAI sends it")
+    reasoning_events: Literal["openai", "open_responses"] = Field(
+        "openai", description="names of the events of reasoning: 'response.reasoning_text.*' or 'response.reasoning.*'"
+    )
+
+
+class StorageSettings(_Table):
+    """Where responses and conversations are stored."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^($|sqlite:///.|postgres(ql)?://)")] = Field(
+        "", description="'sqlite:///FILE' or 'postgresql://USER:PASSWORD@HOST/DATABASE'; empty: a file in 'state_dir'"
+    )
+
+
 class Settings(_Table):
     """Everything that can be configured."""
 
     state_dir: Path = Field(
-        default_factory=lambda: _default_state_dir(), description="models and the lock of the running server"
+        default_factory=lambda: _default_state_dir(),
+        description="models, stored responses, and the lock of the running server",
     )
     server: ServerSettings = Field(default_factory=ServerSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -214,6 +242,8 @@ class Settings(_Table):
     models: tuple[ModelSettings, ...] = Field((), description="empty: the default model, if there are no providers")
     providers: tuple[ProviderSettings, ...] = Field((), description="other servers that generate")
     dispatch: DispatchSettings = Field(default_factory=DispatchSettings)
+    responses: ResponsesSettings = Field(default_factory=ResponsesSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="from which level on to log")
 
     @field_validator("models")
@@ -238,6 +268,11 @@ class Settings(_Table):
     def models_dir(self) -> Path:
         """Where pulled models lie."""
         return self.state_dir / "models"
+
+    @property
+    def storage_url(self) -> str:
+        """The database, wherever it is."""
+        return self.storage.url or f"sqlite:///{self.state_dir / 'coterie.db'}"
 
 
 _Path = tuple[str, ...]

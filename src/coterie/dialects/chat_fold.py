@@ -21,8 +21,12 @@ class ChatFold:
         """Take ``chunk`` in. Raises ``ApiError``."""
         if "extra" in chunk:
             self._extra.update(chunk["extra"])
-        for choice in self._choices.admit(chunk):
+        said = self._choices.admit(chunk)
+        for choice in said:
             self._messages[choice["index"]].add(choice)
+        if len(said) < len(chunk.get("choices") or ()):
+            for entry in chunk["choices"]:
+                self._messages[entry["index"]].add_late(entry.get("extra") or {})
 
     def end(self) -> dict[str, Any]:
         """The whole answer. Raises ``ApiError`` where it is not whole."""
@@ -58,6 +62,11 @@ class _Message:
         for name, entries in (choice["logprobs"] or {}).items():
             self._logprobs[name] += entries or []
         self._finish = choice["finish_reason"] or self._finish
+
+    def add_late(self, extra: dict[str, Any]) -> None:
+        """Take in what is not known and stands beside nothing; before the finish reason it comes again with more."""
+        if self._finish is not None:
+            self._extra.update(extra)
 
     def choice(self, index: int) -> dict[str, Any]:
         texts = {name: "".join(parts) for name, parts in self._texts.items()}

@@ -15,6 +15,7 @@ class ChatStream(ChunkStream):
 
     kind = "chat.completion.chunk"
     templated = True
+    open = True
 
     def wire_choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         """A choice of a chunk."""

@@ -7,7 +7,8 @@ The rules of what comes out, for any chunks that go in:
 * all chunks have the same ``id``, ``created`` and ``model``;
 * where usage was asked for, every chunk has ``usage: null`` and the last before ``[DONE]`` has it, with no choices (it
   is missing where the provider does not count);
-* a field that is not known here never takes the place of one that is;
+* a field that is not known here never takes the place of one that is; one that a choice has after its finish reason
+  goes out with that reason where it is held back, else beside nothing;
 * the stream ends exactly once: by :meth:`end` with every choice finished, or by :meth:`fail` with one error frame
   and no finish reason after it; both send ``[DONE]`` last. After the end, every method returns nothing;
 * a stream does not both succeed and fail: the finish reason that makes the answer look whole is held back until
@@ -21,7 +22,8 @@ event holds it until there is an answer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import orjson
 
@@ -29,6 +31,9 @@ from coterie.errors import ApiError
 from coterie.errors.render import DONE, chat_frames
 from coterie.wire.choices import Choices
 from coterie.wire.lingua import Chunk
+
+_MOST_HELD: Final = 64
+"""Fields that a finish reason which is held back gathers."""
 
 
 class ChunkStream(ABC):
@@ -40,10 +45,13 @@ class ChunkStream(ABC):
     """Whether the dialect has tool calls."""
     templated = False
     """Whether events of text differ in nothing but their text."""
+    open = False
+    """Whether the dialect writes fields of a choice that are not known here."""
 
     def __init__(self, answer_id: str, created: int, model: str, *, choices: int, include_usage: bool) -> None:
         self._choices = Choices(choices, calls=self.calls)
         self._held: dict[str, Any] | None = None
+        self._finished: set[int] = set()
         self._extra: dict[str, Any] = {}
         self._include_usage = include_usage
         self._templates: dict[int, tuple[bytes, bytes]] = {}
@@ -64,12 +72,16 @@ class ChunkStream(ABC):
         if self._ended:
             return []
         said = self._choices.admit(chunk)
+        is_any_silent = self.open and len(said) < len(chunk.get("choices") or ())
         if "extra" in chunk:
             # Where the chunk itself says nothing, they go out with the next that does.
             self._extra.update(chunk["extra"])
         if said and self._choices.finished:
             said[-1:] = self._hold(said[-1])
-        return [self._choice_event(choice) for choice in said]
+        events = [self._choice_event(choice) for choice in said]
+        if is_any_silent:
+            events += self._late_events(chunk["choices"])
+        return events
 
     def end(self) -> list[bytes]:
         """The events that end a whole answer. Raises ``ApiError`` where it is not whole."""
@@ -97,10 +109,26 @@ class ChunkStream(ABC):
         self._held = {**last, "delta": {}, "logprobs": None, "first": False}
         return [{**last, "finish_reason": None, "extra": None}]
 
+    def _late_events(self, entries: list[dict[str, Any]]) -> list[bytes]:
+        """The events for what choices have beside nothing after their finish reasons."""
+        events = []
+        for entry in entries:
+            index, extra = entry["index"], entry.get("extra")
+            if not extra:
+                continue
+            if self._held is not None and index == self._held["index"]:
+                self._held["extra"] = dict(islice({**(self._held.get("extra") or {}), **extra}.items(), _MOST_HELD))
+            elif index in self._finished:
+                silent = {"index": index, "delta": {}, "logprobs": None, "finish_reason": None, "first": False}
+                events.append(self._event(choices=[self.wire_choice({**silent, "extra": extra})]))
+        return events
+
     def _choice_event(self, choice: dict[str, Any]) -> bytes:
         if self.templated and not self._extra and _is_text_alone(choice):
             before, behind = self._templates.get(choice["index"]) or self._template(choice["index"])
             return before + orjson.dumps(choice["delta"]["content"]) + behind
+        if choice["finish_reason"] is not None:
+            self._finished.add(choice["index"])
         return self._event(choices=[self.wire_choice(choice)])
 
     def _template(self, index: int) -> tuple[bytes, bytes]:

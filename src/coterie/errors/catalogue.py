@@ -73,6 +73,11 @@ class ApiError(Exception):
         )  # fmt: skip
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """What the message was filled with."""
+        return self._fields
+
+    @property
     def code(self) -> str:
         """The catalogue's code."""
         return self.entry.code

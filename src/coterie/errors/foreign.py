@@ -122,6 +122,8 @@ class Foreign:
     status_known: bool = False
     status_sure: bool = False
     """The status is HTTP's or a field's, not one that a sentence has."""
+    sure_status: int | None = None
+    """What HTTP or a field says, whatever a sentence has; ``None`` where neither says anything."""
     names: list[str] = field(default_factory=list)
     """Machine-readable names as they came: codes, types, reasons."""
     sure_names: list[str] = field(default_factory=list)
@@ -142,6 +144,8 @@ class Foreign:
     """How long to wait where a field says so: seconds, or a duration in words."""
     empty: bool = False
     """The body had no bytes but white space."""
+    holds_answer: bool = False
+    """A sentence has another answer in it."""
     is_html: bool = False
     """The body is a page: a proxy, a firewall or a portal wrote it."""
 
@@ -191,6 +195,7 @@ def _read(status: int, value: object, *, sure: bool) -> Foreign:
     told = _judge(status, [stated for stated, _ in reader.statuses])
     foreign.status_sure = certain[0] == told[0] or (certain[1] and certain[0] in ECHOING)
     foreign.status, foreign.status_known = certain if foreign.status_sure else told
+    foreign.sure_status = certain[0] if certain[1] else None
     return foreign
 
 
@@ -315,6 +320,7 @@ class _Reader:
         if sure:
             self.found.sure_texts.append(text[:MAX_TEXT])
         if held is not None:
+            self.found.holds_answer = True
             before = text[: text.find("{")]
             is_whole = before in _RAW_STARTS if is_raw else before != "" and _WRAPPER.fullmatch(before) is not None
             self._later(

@@ -198,7 +198,7 @@ def _quota(case: Case) -> ApiError | None:
         if case.delay_s is not None and any("inflight" in name for name in case.sure_ids):
             return _limited(case)
         return _upstream(case, "upstream_quota_exhausted")
-    by_words = case.status in (400, 403, 429, 503) or case.is_open
+    by_words = case.is_told_by_words or (case.status in (403, 429) and not case.is_its_own)
     weak = known.has_stem(case.sure_ids, known.QUOTA_WEAK_STEMS) or (
         by_words and known.first_phrase(known.QUOTA_PHRASES, case.words)
     )
@@ -241,7 +241,7 @@ def _auth_named(case: Case) -> ApiError | None:
     if known.has_stem(case.sure_ids, known.MODEL_STEMS):
         return None
     named = known.has_stem(case.sure_ids, known.AUTH_STEMS) and case.status != 404
-    if named or (case.is_open and known.first_phrase(known.AUTH_PHRASES, case.words)):
+    if named or (case.is_told_by_words and known.first_phrase(known.AUTH_PHRASES, case.words)):
         return _upstream(case, "upstream_auth_failed")
     return None
 
@@ -265,14 +265,8 @@ def _model(case: Case) -> ApiError | None:
     named = known.has_stem(case.sure_ids, known.MODEL_STEMS) or case.sure_ids & known.MODEL_IDS
     pointed = case.foreign.param == "model" and case.status in (400, 404, 422)
     missing = case.status == 404 and known.MODEL_WORD.search(case.text)
-    told = case.is_open and known.first_phrase(known.MODEL_PHRASES, case.words)
-    if (
-        named
-        or pointed
-        or missing
-        or told
-        or (case.status == 404 and known.first_phrase(known.MODEL_PHRASES, case.words))
-    ):
+    told = (case.status == 404 or case.is_told_by_words) and known.first_phrase(known.MODEL_PHRASES, case.words)
+    if named or pointed or missing or told:
         return _upstream(case, "upstream_model_unavailable")
     return None
 

@@ -6,6 +6,8 @@ What it promises:
   repeat anything that the caller sent, so of such an answer only names of fields, headers and whole sentences of the
   provider's own count against the provider; its words count for the caller's fault alone.
 * No delay is read from words that a caller may have written.
+* A failure that the provider calls its own (a 5xx) may mention anything, so its words alone, a status among them, make
+  it nobody else's: not the account's, nor the key's, nor the model's.
 """
 
 from __future__ import annotations
@@ -45,12 +47,29 @@ class Case:
     @property
     def status(self) -> int:
         """HTTP's status, or the more telling one of the body."""
-        return self.foreign.status
+        foreign = self.foreign
+        if (
+            self.is_its_own
+            and not (foreign.status_sure or foreign.holds_answer)
+            and foreign.status in known.STATUSES_OF_OTHERS
+        ):
+            return max(foreign.sure_status or 0, 502)  # (a 500 may still be the request's fault, by its names)
+        return foreign.status
 
     @property
     def words(self) -> str:
         """The sentences, where they may speak of the provider; ``""`` where they may repeat the caller."""
         return "" if self.echoes else self.text
+
+    @property
+    def is_its_own(self) -> bool:
+        """HTTP or a field says that the provider failed."""
+        return (self.foreign.sure_status or 0) >= 500
+
+    @property
+    def is_told_by_words(self) -> bool:
+        """Words alone may tell of the account, the key or the model."""
+        return self.is_open and not self.is_its_own
 
     @property
     def is_open(self) -> bool:

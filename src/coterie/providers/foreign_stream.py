@@ -5,12 +5,14 @@ What it promises, whatever comes in:
 * What comes out keeps the rules of :mod:`coterie.wire.lingua`, or it raises ``ApiError``: an error object in a stream
   is classified (:mod:`coterie.errors.upstream`); what cannot be read is ``upstream_protocol_error``; an end without
   every finish reason is ``upstream_stream_interrupted``, and one without anything ``upstream_empty_response``.
-  ``[DONE]`` alone may be missing.
+  ``[DONE]`` alone may be missing. An answer that is complete but has fewer choices than were asked for comes from a
+  server that ignores ``n``, or takes one prompt alone: the same failure, but one that asking it again cannot mend.
 * Habits of real servers that change nothing in the answer are put right: other names of finish reasons, a finish reason
   said twice, tool calls without index or id, or numbered otherwise, arguments as an object, content in parts, usage in
   every chunk or under a name of its own, a whole message where deltas were asked for, log-probabilities in the older
   form or with fields left out. Usage that does not add up is put right by its total.
-* Fields that are not known pass through. The server's own name of the model does not: the dialect writes the client's.
+* Fields that are not known pass through, those of a choice after its finish reason too. The server's own name of the
+  model does not: the dialect writes the client's.
 * What comes out can be written as JSON again: what is nested too deep for that is refused.
 
 It stands on the path of every relayed token, so an event that only goes on with a piece of text takes a short way.
@@ -25,7 +27,7 @@ from typing import Any, Final
 
 import orjson
 
-from coterie.errors import ApiError
+from coterie.errors import ApiError, Retry
 from coterie.errors.upstream import from_payload
 from coterie.wire.choices import FINISH_REASONS, Choices
 from coterie.wire.lingua import Chunk, Generation
@@ -105,18 +107,30 @@ class _Calls:
 
 
 class ForeignStream:
-    """Reads the answer to ``generation``, event by event."""
+    """Reads the answer to ``generation``, event by event.
 
-    def __init__(self, generation: Generation) -> None:
+    ``continuous_usage``: usage beside choices says how many tokens came up to there, and stays beside them, for
+    :mod:`coterie.dispatch.answer_so_far` alone.
+    """
+
+    def __init__(self, generation: Generation, *, continuous_usage: bool = False) -> None:
         self._prompt_param = generation.prompt_param
         self._choices = Choices(generation.choices)
-        self._single = generation.choices == 1
+        self._count = generation.choices
+        self._continuous_usage = continuous_usage
+        self._seen: set[int] = set()
         self._finished: dict[int, str] = {}
         self._calls: dict[int, _Calls] = {}
         self._usage: dict[str, Any] | None = None
         self._said = False
         self.done = False
-        """Whether ``[DONE]`` came."""
+        """Whether ``[DONE]`` came, or a whole answer at once."""
+
+    def feed_whole(self, data: bytes) -> Chunk | None:
+        """The chunk of an answer that is no stream but one JSON document. Raises ``ApiError``."""
+        chunk = self.feed(data)
+        self.done = True
+        return chunk
 
     def feed(self, data: bytes) -> Chunk | None:
         """The chunk of one event's data, if it says anything. Raises ``ApiError``."""
@@ -142,6 +156,9 @@ class ForeignStream:
         """The last chunk, with the usage. Raises ``ApiError`` where the answer is not whole."""
         if not self._said:
             raise ApiError("upstream_empty_response")
+        if self.done and self._seen == self._finished.keys() and len(self._seen) < self._count:
+            few = f"The provider of this model gives {len(self._seen)} of {self._count} choices that were asked for."
+            raise ApiError("upstream_stream_interrupted", said=few, retry=Retry.NEVER, detail="it ignores 'n'")
         if not self._choices.finished:
             raise ApiError("upstream_stream_interrupted", detail="the stream ended without a finish reason")
         return {"choices": [], "usage": self._usage}
@@ -150,10 +167,15 @@ class ForeignStream:
         said = self._going_on(payload)
         if said is None:
             payload = self._checked(payload)
-            self._note_usage(payload)
+            usage = self._noted_usage(payload)
             said = self._said_in(payload.get("choices"))
+            if usage and said and self._continuous_usage:
+                return {**self._chunk(said, payload), "usage": usage}
+        return self._chunk(said, payload) if said or not _CHUNK_FIELDS.issuperset(payload) else None
+
+    def _chunk(self, said: list[dict[str, Any]], payload: dict[str, Any]) -> Chunk:
         if _CHUNK_FIELDS.issuperset(payload):
-            return {"choices": said} if said else None
+            return {"choices": said}
         return {"choices": said, "extra": {name: payload[name] for name in payload if name not in _CHUNK_FIELDS}}
 
     def _going_on(self, payload: Any) -> list[dict[str, Any]] | None:
@@ -187,30 +209,43 @@ class ForeignStream:
     def _said_in(self, entries: Any) -> list[dict[str, Any]]:
         if not entries:
             return []
-        said = self._choices.admit({"choices": [*self._entries(entries)]})
+        late: list[dict[str, Any]] = []
+        said = self._choices.admit({"choices": [*self._entries(entries, late)]})
         self._said = self._said or bool(said)
-        return said
+        return [*said, *late]
 
-    def _entries(self, entries: Any) -> Iterator[dict[str, Any]]:
+    def _entries(self, entries: Any, late: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if not isinstance(entries, list):
             raise ApiError("upstream_protocol_error", detail="'choices' is no list")
         for entry in entries:
             if not isinstance(entry, dict):
                 raise ApiError("upstream_protocol_error", detail="a choice that is no object")
             fixed = self._entry(entry)
-            if fixed is not None:
+            if not self._is_after_the_end(fixed):
                 yield fixed
+            elif extra := {name: value for name, value in fixed.get("extra", {}).items() if value is not None}:
+                late.append({"index": fixed["index"], "delta": {}, "finish_reason": None, "extra": extra})
 
-    def _entry(self, entry: dict[str, Any]) -> dict[str, Any] | None:
+    def _is_after_the_end(self, entry: dict[str, Any]) -> bool:
+        """Whether a choice that is finished says nothing more, or its finish reason again."""
+        index, finish = entry["index"], entry["finish_reason"]
+        if type(index) is not int:
+            return False
+        self._seen.add(index)
+        before = self._finished.get(index)
+        if finish is not None:
+            self._finished[index] = finish
+        elif entry["logprobs"]:
+            return False
+        is_silent = not any(value for name, value in entry["delta"].items() if name != "role")
+        return before is not None and is_silent and finish in (None, before)
+
+    def _entry(self, entry: dict[str, Any]) -> dict[str, Any]:
         index = entry.get("index")
-        if index is None and self._single:
+        if index is None and self._count == 1:
             index = 0
         finish = _finish_reason(entry.get("finish_reason"))
         delta = self._delta(index, entry)
-        if finish is not None and type(index) is int:
-            if self._finished.get(index) == finish and not any(v for k, v in delta.items() if k != "role"):
-                return None  # said twice
-            self._finished[index] = finish
         fixed = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": entry.get("logprobs")}
         if fixed["logprobs"]:
             fixed["logprobs"] = _logprobs(fixed["logprobs"])
@@ -240,12 +275,15 @@ class ForeignStream:
         calls = self._calls.setdefault(index, _Calls())
         return [_fragment(calls, part) if isinstance(part, dict) else part for part in fragments]
 
-    def _note_usage(self, payload: dict[str, Any]) -> None:
+    def _noted_usage(self, payload: dict[str, Any]) -> dict[str, Any] | None:
+        """The usage of an event, which replaces an earlier one."""
         usage = payload.get("usage")
         if usage is None and "x_groq" in payload and isinstance(payload["x_groq"], dict):
             usage = payload["x_groq"].get("usage")
-        if usage:
-            self._usage = _usage(usage)
+        if not usage:
+            return None
+        self._usage = _usage(usage)
+        return self._usage
 
 
 def _check_depth(payload: Any) -> None:

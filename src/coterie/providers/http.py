@@ -129,22 +129,25 @@ class HttpProvider:
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Generate every choice. Raises ``ApiError``."""
-        path, body = generation_request(generation, self._upstream_name(generation.model), self.settings.continuation)
-        stream = ForeignStream(generation)
+        name, settings = self._upstream_name(generation.model), self.settings
+        path, body = generation_request(
+            generation, name, settings.continuation, continuous_usage=settings.continuous_usage
+        )
+        stream = ForeignStream(generation, continuous_usage=settings.continuous_usage)
         async with self._call("POST", path, body, generation.attempt) as call:
             head = await call.head()
             if head.status != 200:
                 raise await refusal_of(head, call.exchange, generation.prompt_param)
             check_coding(head)
             if _media_type(head) == "application/json":
-                chunk = stream.feed(_said(await call.exchange.read(_ANSWER_BYTES)))
+                chunk = stream.feed_whole(_said(await call.exchange.read(_ANSWER_BYTES)))
                 if chunk is not None:
                     yield chunk
             else:
                 async with contextlib.aclosing(_streamed(head, call, stream)) as chunks:
                     async for chunk in chunks:
                         yield chunk
-            call.answered = stream.done
+                call.answered = stream.done
         yield stream.end()
 
     async def embed(self, embedding: Embedding) -> Embedded:
@@ -276,7 +279,7 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
                     return
                 if chunk is None:
                     continue
-                if not chunk["choices"]:
+                if not _is_token(chunk):
                     yield chunk  # and no token
                     continue
                 call.deadlines.hold()  # a slow reader is not a slow provider
@@ -289,6 +292,11 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
         if not of_connection or not stream.finished:
             raise
         _log.debug("the connection failed after a whole answer: %s", error)
+
+
+def _is_token(chunk: Chunk) -> bool:
+    """Whether a chunk says more than what nobody knows."""
+    return any(one["delta"] or one["finish_reason"] or one.get("logprobs") for one in chunk["choices"])
 
 
 def _media_type(head: Head) -> str:

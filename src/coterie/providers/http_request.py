@@ -2,7 +2,8 @@
 
 A generation is always asked for as a stream, whatever the client wants: a stream shows when a server stalls, so its
 deadlines can be short, and it can be cut off at any token. ``include_usage`` is always asked for, since the usage of an
-answer is part of it.
+answer is part of it. Usage with every token is asked for where the provider is known to take the option, of an answer
+that could be continued.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ EMBEDDINGS_PATH: Final = "/embeddings"
 MODELS_PATH: Final = "/models"
 
 
-def generation_request(generation: Generation, model: str, continuation: str) -> tuple[str, bytes]:
+def generation_request(
+    generation: Generation, model: str, continuation: str, *, continuous_usage: bool = False
+) -> tuple[str, bytes]:
     """The path and the body that ask for ``generation`` from the model that is called ``model`` there."""
     body: dict[str, Any] = {**generation.body, "model": model}
     if generation.prompts is not None:
@@ -32,6 +35,8 @@ def generation_request(generation: Generation, model: str, continuation: str) ->
         body["n"] = generation.n
     body["stream"] = True
     body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    if continuous_usage and generation.streamed and generation.choices == 1:
+        body["stream_options"]["continuous_usage_stats"] = True
     return (CHAT_PATH if generation.prompts is None else COMPLETIONS_PATH), orjson.dumps(body)
 
 

@@ -174,6 +174,18 @@ def test_what_is_not_known_is_gathered_whatever_its_kind() -> None:
     assert "usage" not in answer
 
 
+def test_what_is_not_known_is_gathered_after_the_finish_reason_too() -> None:
+    late = {"choices": [*chunk(extra={"stop_reason": 7})["choices"], *text("b", 1)["choices"]]}
+    early = chunk({"content": "a"}, extra={"stop_reason": None, "token_ids": [1]})
+    answer = fold(
+        [early, chunk(finish="stop"), late, chunk(index=1, extra={"x": 1}), chunk(finish="stop", index=1), usage()], 2
+    )
+    one, two = answer["choices"]
+    assert (one["stop_reason"], one["token_ids"], one["finish_reason"]) == (7, [1], "stop")
+    assert (two["x"], two["message"]["content"]) == (1, "b")
+    assert "x" not in one
+
+
 def test_a_call_keeps_what_is_not_known_of_it() -> None:
     fold = ChatFold("id", 1, "m", choices=1)
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}, "sign": "a"}

@@ -102,3 +102,66 @@ def test_a_good_answer_that_is_cut_anywhere_is_a_failure(data: st.DataObject, ch
     assert body.count(b'"error":{') == 1
     assert b"upstream_stream_interrupted" in body
     assert judge(body, include_usage=False, choices=choices) == []
+
+
+# Fields that are not known, after the finish reason
+
+
+def test_what_comes_after_the_last_finish_reason_goes_out_with_it() -> None:
+    machine = new()
+    machine.feed(text("a"))
+    assert machine.feed(chunk(finish="stop", extra={"x": 1, "y": 1})) == []
+    assert machine.feed(chunk(extra={"stop_reason": 7, "y": 2})) == []
+    machine.feed(usage())
+    (last,) = orjson.loads(machine.end()[0][6:])["choices"]
+    assert last == {
+        "index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop", "x": 1, "y": 2, "stop_reason": 7,
+    }  # fmt: skip
+
+
+def test_what_comes_after_an_earlier_finish_reason_goes_out_beside_nothing() -> None:
+    machine = new(2)
+    for each in (text("a"), chunk(finish="stop")):
+        machine.feed(each)
+    said, late = machine.feed({"choices": [*chunk(extra={"stop_reason": 7})["choices"], *text("b", 1)["choices"]]})
+    assert choice(said)["delta"]["content"] == "b"
+    (alone,) = orjson.loads(late[6:])["choices"]
+    assert alone == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": None, "stop_reason": 7}
+
+
+def test_what_comes_before_a_finish_reason_goes_out_once() -> None:
+    machine = new()
+    machine.feed(text("a"))
+    assert machine.feed(chunk(extra={"x": 1})) == []
+    (said,) = machine.feed(text("b"))
+    assert orjson.loads(said[6:])["choices"][0]["x"] == 1
+
+
+def test_what_a_finish_reason_gathers_is_bounded() -> None:
+    machine = new()
+    machine.feed(chunk(finish="stop", extra={"x": 1}))
+    for number in range(1000):
+        assert machine.feed(chunk(extra={f"field {number}": number})) == []
+    machine.feed(usage())
+    (last,) = orjson.loads(machine.end()[0][6:])["choices"]
+    assert len(last) <= 64 + 4
+    assert last["x"] == 1
+
+
+_extras = st.builds(lambda index, name: chunk(index=index, extra={name: 1}), st.integers(0, 1), st.sampled_from("xy"))
+
+
+@given(st.lists(good_chunks | _extras, max_size=12), st.booleans())
+def test_wherever_they_come_the_stream_keeps_every_rule(chunks: list[Any], include_usage: bool) -> None:
+    body = run(new(2, include_usage=include_usage), chunks)
+    assert judge(body, include_usage=None, choices=2) == []
+
+
+@given(whole_answers(2), st.lists(_extras, max_size=4))
+def test_a_whole_answer_stays_whole_with_them(chunks: list[Any], extras: list[Any]) -> None:
+    body = run(new(2, include_usage=True), [*chunks[:-1], *extras, chunks[-1]])
+    assert judge(body, include_usage=True, choices=2) == []
+    assert b'"error"' not in body
+    for extra in extras:
+        (name,) = extra["choices"][0]["extra"]
+        assert f'"{name}":1'.encode() in body

@@ -122,6 +122,13 @@ def test_an_end_without_usage_is_a_failure(make: type[ChunkStream]) -> None:
     assert len(machine.fail(caught.value, "req_1")) == 2
 
 
+def test_a_dialect_without_fields_of_its_own_says_nothing_of_late_ones() -> None:
+    machine = new(CompletionStream, choices=2)
+    machine.feed(text("a"))
+    machine.feed(chunk(finish="stop"))
+    assert machine.feed(chunk(extra={"stop_reason": 7})) == []
+
+
 @each_machine
 def test_after_the_end_there_is_nothing(make: type[ChunkStream]) -> None:
     ended, failed = new(make), new(make)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from coterie.errors import CATALOGUE, ApiError, Retry
 from coterie.errors.cleaning import MAX_CLEAN, MAX_DETAIL
 from coterie.errors.entries import RELAYED
+from coterie.errors.entries_stored import STORED
 from coterie.errors.render import http_body, http_headers
 from coterie.errors.upstream import (
     DEFAULT_DELAY_S,
@@ -143,7 +144,7 @@ def test_an_unknown_kind_of_connection_failure_is_a_key_error() -> None:
 
 def test_the_relayed_codes_are_the_catalogue_s_codes_of_the_caller() -> None:
     callers = {entry.code for entry in CATALOGUE.values() if entry.fault == "caller" and entry.status == 400}
-    unsaid = {"invalid_json", "invalid_http_request", "invalid_request_error"}
+    unsaid = {"invalid_json", "invalid_http_request", "invalid_request_error", *(entry.code for entry in STORED)}
     assert callers - unsaid == RELAYED_CODES - {"request_too_large"}
     assert {entry.code for entry in RELAYED} <= RELAYED_CODES | {"invalid_request_error"}
 
@@ -200,6 +201,69 @@ def test_only_the_caller_s_fault_is_told_in_the_provider_s_words() -> None:
         assert "Private" not in error.message
         assert error.detail is not None
         assert "Very Private Words Inside" in error.detail
+
+
+WORDS_OF_OTHERS = (
+    "You exceeded your current quota, please check your plan and billing details", "insufficient balance",
+    "Invalid API key", "the api key is missing from the pool", "The model `x` does not exist", "unknown model",
+    "upstream answered with status 401", "Error code: 402", "HTTP 404: model not found", "status: 407",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", WORDS_OF_OTHERS)
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, "upstream_error"), (502, "upstream_error"), (503, "server_is_overloaded")]
+)
+def test_words_alone_are_no_reason_for_a_failure_of_the_provider_s_own(status: int, code: str, words: str) -> None:
+    for body in (
+        words,
+        {"error": words},
+        {"detail": words},
+        {"error": {"message": words, "type": "server_error", "code": status}},
+        [{"error": {"message": words, "status": "INTERNAL"}}],
+    ):
+        raw = body if isinstance(body, str) else json.dumps(body)
+        assert from_response(status, {}, raw.encode()).code == code, body
+    told = from_payload({"error": {"message": words, "code": status}})
+    assert told is not None
+    assert told.code == code
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"message": "m", "code": "insufficient_quota"}}, "upstream_quota_exhausted"),
+        ({"error": {"message": "m", "type": "authentication_error"}}, "upstream_auth_failed"),
+        ({"error": {"message": "m", "code": "model_not_found"}}, "upstream_model_unavailable"),
+        ({"error": {"message": "m", "code": 401}}, "upstream_auth_failed"),
+        ({"error": {"message": "m", "code": "402"}}, "upstream_quota_exhausted"),
+        ({"detail": "Error code: 401 - {'error': {'message': 'm', 'code': 'invalid_api_key'}}"},
+         "upstream_auth_failed"),
+        ({"detail": "It said: Error code: 401 - {'error': {'message': 'm', 'type': 'invalid_api_key'}}."},
+         "upstream_auth_failed"),
+        ({"detail": "Error code: 402 - {'error': {'message': 'm', 'code': 'invalid_request_error'}}"},
+         "upstream_quota_exhausted"),
+        ({"error": "litellm.AuthenticationError: m"}, "upstream_auth_failed"),
+        ({"error": {"message": "Error code: 401", "type": "invalid_request_error"}}, "upstream_error"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_500_says_by_structure_counts(body: object, code: str) -> None:
+    assert from_response(500, {}, json.dumps(body).encode()).code == code
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("insufficient balance", "upstream_quota_exhausted"),
+        ("Invalid API key", "upstream_auth_failed"),
+        ("The model `x` does not exist", "upstream_model_unavailable"),
+    ],
+)
+def test_where_there_is_no_status_words_are_the_last_resort(words: str, code: str) -> None:
+    error = from_payload({"error": words})
+    assert error is not None
+    assert error.code == code
 
 
 # Whatever comes.

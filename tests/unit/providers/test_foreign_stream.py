@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.chunks import USAGE, any_chunks, fragment, logprob
 
-from coterie.errors import ApiError
+from coterie.errors import ApiError, Retry
 from coterie.providers.foreign_stream import ForeignStream
 from coterie.wire.choices import Choices
 from coterie.wire.lingua import Chunk, Generation
@@ -252,6 +252,37 @@ def test_a_choice_that_never_came_is_a_failure() -> None:
     assert failure(text("a"), STOP, n=2).code == "upstream_stream_interrupted"
 
 
+FINISHED_AT_ONCE = {"choices": [*text("a")["choices"], *event({"content": "b"}, "stop", 1)["choices"]]}
+
+
+@pytest.mark.parametrize(
+    ("events", "n", "given"),
+    [
+        ([text("a"), STOP, b"[DONE]"], 3, 1),
+        ([text("a"), STOP, {"choices": [], "usage": USAGE}, b"[DONE]"], 2, 1),
+        ([FINISHED_AT_ONCE, STOP, b"[DONE]"], 3, 2),
+    ],
+)
+def test_a_server_that_ignores_n_is_told_from_one_that_broke_off(events: list[Any], n: int, given: int) -> None:
+    error = failure(*events, n=n)
+    assert (error.code, error.retry) == ("upstream_stream_interrupted", Retry.NEVER)
+    assert f"gives {given} of {n} choices" in error.message
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [text("a"), STOP],  # the second may have been to come
+        [text("a"), STOP, text("b", index=1), b"[DONE]"],
+        [text("a"), event({"role": "assistant"}, index=1), STOP, b"[DONE]"],
+        [text("a"), b"[DONE]"],
+    ],
+)
+def test_what_broke_off_may_be_tried_again(events: list[Any]) -> None:
+    error = failure(*events, n=2)
+    assert (error.code, error.retry) == ("upstream_stream_interrupted", Retry.BACKOFF)
+
+
 # Usage
 
 
@@ -298,6 +329,17 @@ def test_the_last_of_many_usages_counts() -> None:
     assert Read(text("a", usage=None), {**STOP, "usage": counts[3]}, {"choices": [], "usage": None}).usage == counts[3]
 
 
+def test_usage_beside_choices_stays_there_for_those_who_asked_for_it() -> None:
+    counts = [{"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n} for n in range(4)]
+    events = [text("a b", usage=counts[2]), text("c", usage=None), text("d", usage="x"), {**STOP, "usage": counts[3]}]
+    for asked, seen in ((True, [counts[2], None, None, counts[3]]), (False, [None] * 4)):
+        stream = ForeignStream(generation(), continuous_usage=asked)
+        chunks = [stream.feed(orjson.dumps(each)) for each in events]
+        assert [chunk and chunk.get("usage") for chunk in chunks] == seen
+        assert stream.end() == {"choices": [], "usage": counts[3]}
+        assert stream.feed(orjson.dumps({"choices": [], "usage": counts[3]})) is None
+
+
 def test_groq_keeps_usage_and_errors_in_a_field_of_its_own() -> None:
     assert Read(text("a"), {**STOP, "x_groq": {"id": "req_1", "usage": USAGE}}).usage == USAGE
     assert (
@@ -330,6 +372,22 @@ def test_fields_beside_nothing_go_out_with_what_is_said_next() -> None:
     assert read.said[0]["delta"] == {"content": "a"}
     assert read.said[0]["extra"] == filtered
     assert len(read.chunks) == 3
+
+
+@pytest.mark.parametrize("again", [None, "stop"])
+def test_fields_after_the_finish_reason_pass_beside_nothing(again: str | None) -> None:
+    late = event({"role": "assistant", "content": ""}, again, choice={"stop_reason": 7, "token_ids": None})
+    read = Read(text("a"), STOP, late, {"choices": [], "usage": USAGE})
+    silent = {"index": 0, "delta": {}, "finish_reason": None, "extra": {"stop_reason": 7}}
+    assert read.chunks[2] == {"choices": [silent]}
+    assert (read.finish, read.usage) == (["stop"], USAGE)
+
+
+def test_fields_after_the_finish_reason_stand_behind_what_another_choice_says() -> None:
+    both = {"choices": [*event(choice={"x": 1})["choices"], *text("b", index=1)["choices"]]}
+    read = Read(text("a"), STOP, both, event(finish="stop", index=1), n=2)
+    assert [choice["index"] for choice in read.chunks[2]["choices"]] == [1, 0]
+    assert read.chunks[2]["choices"][1]["extra"] == {"x": 1}
 
 
 def test_nothing_known_is_overwritten_or_made_up_by_a_field_of_the_same_name() -> None:

@@ -17,8 +17,12 @@ import pytest
 from tests.support.raw_server import AUTHORITY, Peer, raw_server
 from tests.support.waiting import until
 
-from coterie.config import ConfigError, ProviderSettings
-from coterie.errors import ApiError
+from coterie.config import ConfigError, DispatchSettings, ProviderSettings
+from coterie.dispatch.health import HealthState
+from coterie.dispatch.router import Router
+from coterie.dispatch.seats import now_s
+from coterie.errors import ApiError, Retry
+from coterie.observe.timing import Timing
 from coterie.providers.http import HttpProvider, provider_from
 from coterie.testbed.answers import answer_text
 from coterie.testbed.faults import ERROR_STYLES, FAULTS, OVERFLOW_STYLES
@@ -297,6 +301,101 @@ async def test_running_answers_outlive_the_stop() -> None:
         chunks += [chunk async for chunk in answer]
         assert chunks[-1]["usage"]["completion_tokens"] == 5
         assert code_of((await taken(provider))[2]) == BROKEN  # the pool is closed
+
+
+# Habits of servers
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_server_that_ignores_n_is_asked_once_and_keeps_its_name(streamed: bool) -> None:
+    whole = orjson.dumps({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]})
+    as_json = [JSON, b"content-length: %d\r\n\r\n" % len(whole), whole]
+    as_stream = [STREAM, piece(event("a", "stop") + DONE), LAST]
+    requests: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            requests.append(await peer.request())
+            await peer.say(*(as_stream if len(requests) % 2 else as_json))
+
+    async with scripted(script) as one, scripted(script) as other:
+        other.name = "q"
+        router = Router([one, other], DispatchSettings(attempts=10, open_after=1))
+        timing = Timing()
+        with pytest.raises(ApiError) as caught:
+            _ = [chunk async for chunk in router.generate(generation(n=3, streamed=streamed), timing)]
+        assert (caught.value.code, caught.value.retry) == (BROKEN, Retry.NEVER)
+        assert "gives 1 of 3 choices" in caught.value.message
+        asked = [attempt.provider for attempt in timing.attempts]
+        assert len(asked) == (1 if streamed else 2)
+        assert len({*asked}) == len(asked) == len(requests)
+        for candidate in router.candidates(generation()):
+            assert candidate.health.state(now_s()) is HealthState.CLOSED
+            assert candidate.health.blame(now_s()) == 0
+
+
+async def test_usage_with_every_token_is_asked_for_and_given_to_dispatch() -> None:
+    counts = [{"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n} for n in (3, 4)]
+    pieces = [event("a"), event(None, "stop")]
+    events = [{**orjson.loads(said[6:]), "usage": usage} for said, usage in zip(pieces, counts, strict=True)]
+    requests: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        said = b"".join(b"data: " + orjson.dumps(each) + b"\n\n" for each in events)
+        while True:
+            requests.append(await peer.request())
+            await peer.say(STREAM, piece(said + DONE), LAST)
+
+    for asked in (True, False):
+        async with scripted(script, continuous_usage=asked) as provider:
+            chunks = [chunk async for chunk in provider.generate(generation())]
+            assert (b'"continuous_usage_stats":true' in requests[-1]) is asked
+            assert [chunk.get("usage") for chunk in chunks] == [*(counts if asked else (None, None)), counts[1]]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_an_answer_goes_on_with_the_tokens_that_are_left_by_that_count(asked: bool) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    several = {**orjson.loads(event("one two three")[6:]), "usage": usage}
+    requests: list[bytes] = []
+
+    async def breaks(peer: Peer) -> None:
+        await peer.answer(STREAM, piece(b"data: " + orjson.dumps(several) + b"\n\n"), LAST)
+
+    async def goes_on(peer: Peer) -> None:
+        requests.append(await peer.request())
+        await peer.say(STREAM, piece(event(" four", "stop") + DONE), LAST)
+
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 10}
+    async with (
+        scripted(breaks, continuous_usage=asked) as one,
+        scripted(goes_on, priority=1) as other,
+    ):
+        other.name = "q"
+        chunks, failure = list[Chunk](), None
+        try:
+            async for chunk in Router([one, other]).generate(Generation("m", body), Timing()):
+                chunks.append(chunk)
+        except ApiError as error:
+            failure = error
+        assert "usage" not in chunks[0]
+        assert code_of(failure) == (None if asked else BROKEN)
+        assert [b'"max_tokens":7' in request for request in requests] == ([True] if asked else [])
+
+
+async def test_a_field_that_nobody_knows_is_no_token_after_a_finish_reason_either() -> None:
+    late = b'data: {"choices": [{"index": 0, "delta": {}, "x": 1}]}\n\n'
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM, piece(event("a", "stop")))
+        with contextlib.suppress(OSError):
+            while True:
+                await peer.say(piece(late))
+                await asyncio.sleep(0.01)
+
+    async with scripted(script, idle_timeout_s=0.1, total_timeout_s=5) as provider:
+        text, finish, failure = await taken(provider, generation(n=2))
+        assert (text, finish, code_of(failure)) == ("a", ["stop"], "upstream_timeout")
 
 
 # Deadlines

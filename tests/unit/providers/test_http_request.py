@@ -16,9 +16,9 @@ BEGUN = {"role": "assistant", "content": "Hel"}
 ALWAYS = {"model": "there", "stream": True, "stream_options": {"include_usage": True}}
 
 
-def sent(generation: Generation, continuation: str = "assistant") -> tuple[str, dict[str, Any]]:
+def sent(generation: Generation, continuation: str = "assistant", **more: Any) -> tuple[str, dict[str, Any]]:
     before = copy.deepcopy(generation.body)
-    path, body = generation_request(generation, "there", continuation)
+    path, body = generation_request(generation, "there", continuation, **more)
     assert generation.body == before
     return path, orjson.loads(body)
 
@@ -67,6 +67,17 @@ def test_going_on(continuation: str, fields: dict[str, Any], message: dict[str, 
     assert partial == {**ALWAYS, **fields, "messages": [USER, message]}
     _, whole = sent(Generation("here", body), continuation)
     assert whole == {**ALWAYS, "messages": [USER, BEGUN]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "asked"), [({}, True), ({"prompts": ("a",)}, True), ({"streamed": False}, False), ({"n": 2}, False)]
+)
+def test_usage_with_every_token_is_asked_for_where_an_answer_could_go_on(fields: dict[str, Any], asked: bool) -> None:
+    generation = Generation("here", {"stream_options": {"x": 1}}, **fields)
+    options = {"x": 1, "include_usage": True}
+    assert sent(generation)[1]["stream_options"] == options
+    more = {"continuous_usage_stats": True} if asked else {}
+    assert sent(generation, continuous_usage=True)[1]["stream_options"] == {**options, **more}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Turns: responses with what came before them, while they run, and after."""

@@ -1,0 +1,58 @@
+"""Text that a client keeps for us and cannot read: ``encrypted_content`` of reasoning and of compactions.
+
+What it promises:
+
+* what :meth:`Sealer.seal` makes, only a sealer with the same key opens; changed by a byte, nobody does;
+* the key is made once, with the state folder's first server, and is readable by its owner alone. Several servers that
+  share a database open each other's seals where they share the key's file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from typing import Final
+
+from nacl.exceptions import CryptoError
+from nacl.secret import SecretBox
+from nacl.utils import random as random_bytes
+
+_PREFIX: Final = "coterie1."
+
+
+class Sealer:
+    """Seals with ``key``, which has 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        self._box = SecretBox(key)
+
+    def seal(self, text: str) -> str:
+        """``text``, unreadable."""
+        sealed = self._box.encrypt(text.encode("utf-8", "surrogatepass"))
+        return _PREFIX + base64.urlsafe_b64encode(bytes(sealed)).decode()
+
+    def unseal(self, sealed: str) -> str | None:
+        """The text again; ``None`` for what was not sealed with this key."""
+        if not sealed.startswith(_PREFIX):
+            return None
+        try:
+            packed = base64.b64decode(sealed[len(_PREFIX) :], altchars=b"-_", validate=True)
+            return bytes(self._box.decrypt(packed)).decode("utf-8", "surrogatepass")
+        except (binascii.Error, CryptoError, ValueError):
+            return None
+
+
+def key_of(folder: Path) -> bytes:
+    """The key of a state folder, made where there is none. Raises ``OSError``."""
+    path = folder / "sealing.key"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(handle, "wb") as file:
+        key = random_bytes(SecretBox.KEY_SIZE)
+        file.write(key)
+    return key

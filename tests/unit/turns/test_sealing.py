@@ -1,0 +1,51 @@
+"""What a client keeps for us."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coterie.turns.sealing import Sealer, key_of
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+@given(text=st.text())
+def test_what_was_sealed_opens_with_the_same_key_alone(text: str) -> None:
+    sealed = Sealer(KEY).seal(text)
+    assert Sealer(KEY).unseal(sealed) == text
+    assert Sealer(OTHER).unseal(sealed) is None
+
+
+def test_it_does_not_show_its_text_and_is_never_the_same() -> None:
+    sealer = Sealer(KEY)
+    first, second = sealer.seal("a secret thought"), sealer.seal("a secret thought")
+    assert first != second
+    assert "secret" not in first
+
+
+def test_a_changed_seal_opens_nowhere() -> None:
+    sealer = Sealer(KEY)
+    sealed = sealer.seal("a thought")
+    for place in range(len(sealed)):
+        changed = sealed[:place] + ("A" if sealed[place] != "A" else "B") + sealed[place + 1 :]
+        assert sealer.unseal(changed) in (None, "a thought"), place  # the last digit can hold bits of nothing
+    assert sealer.unseal(sealed[:-4]) is None
+
+
+@pytest.mark.parametrize("text", ["", "coterie1.", "coterie1.%%%", "gAAAAABo", "coterie1.AAAA", "coterie1.é"])
+def test_what_is_no_seal_is_nobodys(text: str) -> None:
+    assert Sealer(KEY).unseal(text) is None
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    key = key_of(folder)
+    assert len(key) == 32
+    assert key_of(folder) == key
+    assert stat.S_IMODE((folder / "sealing.key").stat().st_mode) == 0o600
+    assert key_of(tmp_path / "other") != key
