@@ -17,7 +17,7 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,9 +25,10 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from coterie.api.active import ActiveRequest
-from coterie.api.edge import CLIENT_CLOSED, Exchange
-from coterie.api.protocol import ClientLine
+from coterie.api.attendance import attended
+from coterie.api.edge import Exchange
 from coterie.api.state import AppState
+from coterie.api.writer import StreamWriter, send_json
 from coterie.dialects.chat import ParsedRequest
 from coterie.dialects.chunk_stream import ChunkStream
 from coterie.errors import ApiError
@@ -35,12 +36,6 @@ from coterie.observe.timing import Timing
 from coterie.wire.lingua import RESTART, Chunk
 
 _log = logging.getLogger(__name__)
-
-_STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 class Fold(Protocol):
@@ -106,7 +101,7 @@ class GenerationAnswer:
 
     async def _stream(self, exchange: Exchange, request: ActiveRequest) -> None:
         machine: ChunkStream = self._new(self._machines.stream, include_usage=self._parsed.include_usage)
-        writer = _Writer(exchange)
+        writer = StreamWriter(exchange)
         try:
             await self._relay(machine, writer)
             tail = machine.end()
@@ -127,7 +122,7 @@ class GenerationAnswer:
         if machine.usage:
             self._state.metrics.count_usage(self._model, machine.usage)
 
-    async def _relay(self, machine: ChunkStream, writer: _Writer) -> None:
+    async def _relay(self, machine: ChunkStream, writer: StreamWriter) -> None:
         gaps = self._state.metrics.inter_token.of(self._model)
         last_s = 0.0
         async for chunk in self._chunks:
@@ -141,81 +136,9 @@ class GenerationAnswer:
                 await writer.write(event)
 
 
-@contextlib.asynccontextmanager
-async def attended(state: AppState, exchange: Exchange, receive: Receive) -> AsyncIterator[ActiveRequest]:
-    """Work on an answer while somebody waits for it: a client that leaves, or the server's stop, cancels the work.
-
-    Raises the failure that the server's stop is; swallows the cancellation for a client that has gone.
-    """
-    request = state.active.enter()
-    client: ClientLine | None = exchange.scope.get("coterie.client")
-    watcher = None
-    if client is not None:
-        client.tell(request.end_for_client)
-    else:
-        watcher = asyncio.create_task(_watch(receive, request))
-    try:
-        yield request
-    except asyncio.CancelledError:
-        if request.failure is not None:
-            request.task.uncancel()
-            raise request.failure from None
-        if not request.client_gone:
-            raise
-        request.task.uncancel()
-        exchange.outcome = CLIENT_CLOSED
-    finally:
-        if client is not None:
-            client.tell(None)
-        if watcher is not None:
-            watcher.cancel()
-        state.active.leave(request)
-
-
-async def send_json(exchange: Exchange, body: bytes) -> None:
-    """A whole JSON answer with status 200."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await exchange.send({"type": "http.response.body", "body": body})
-
-
-class _Writer:
-    """The body of a stream; the head goes out with the first event."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.begun = False
-        self._client: ClientLine | None = exchange.scope.get("coterie.client")
-
-    async def write(self, event: bytes) -> None:
-        if self.begun and self._client is not None and self._client.write(event):
-            return
-        await self._begin()
-        await self.exchange.send({"type": "http.response.body", "body": event, "more_body": True})
-
-    async def finish(self, events: list[bytes]) -> None:
-        *before, last = events or [b""]
-        for event in before:
-            await self.write(event)
-        await self._begin()
-        await self.exchange.send({"type": "http.response.body", "body": last, "more_body": False})
-
-    async def _begin(self) -> None:
-        if not self.begun:
-            self.begun = True
-            await self.exchange.send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-
-
-def _last_words(machine: ChunkStream, error: ApiError, writer: _Writer) -> list[bytes]:
+def _last_words(machine: ChunkStream, error: ApiError, writer: StreamWriter) -> list[bytes]:
     """The events that end a stream with ``error``. Raises it where nothing was sent yet."""
     if not writer.begun:
         raise error
     writer.exchange.note(error)
     return machine.fail(error, writer.exchange.request_id)
-
-
-async def _watch(receive: Receive, request: ActiveRequest) -> None:
-    """Wait for the client to leave, where nothing else tells. (The body was read, so nothing else can come.)"""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    request.end_for_client()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -13,28 +12,27 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coterie.api.answer import DialectMachines, GenerationAnswer, attended, send_json
+from coterie.api.answer import DialectMachines, GenerationAnswer
+from coterie.api.attendance import attended
 from coterie.api.body import read_object
 from coterie.api.openapi import PAGE, openapi
+from coterie.api.reading import Parse, check_named, parsed_now, read, start_of
 from coterie.api.state import AppState
-from coterie.dialects.chat import DialectLimits, ParsedRequest, parse_chat, parse_chat_openly
+from coterie.api.writer import send_json
+from coterie.dialects.chat import parse_chat, parse_chat_openly
 from coterie.dialects.chat_fold import ChatFold
-from coterie.dialects.chat_models import MAX_MODEL_NAME
 from coterie.dialects.chat_stream import ChatStream
 from coterie.dialects.completions import CompletionFold, CompletionStream, parse_completion, parse_completion_openly
 from coterie.dialects.embeddings import parse_embeddings, parse_embeddings_openly, render_embeddings
 from coterie.dispatch.router import Reading
 from coterie.errors import ApiError
 from coterie.observe.metrics import CONTENT_TYPE
-from coterie.observe.timing import Timing
 from coterie.providers.base import ModelCard
 from coterie.version import __version__
-from coterie.wire.lingua import Generation
 
 CHAT = DialectMachines("chat", "chatcmpl-", ChatStream, ChatFold)
 COMPLETIONS = DialectMachines("completions", "cmpl-", CompletionStream, CompletionFold)
 
-Parse = Callable[[dict[str, Any], DialectLimits], ParsedRequest]
 Handler = Callable[[Request, AppState], Awaitable[ASGIApp]]
 
 
@@ -69,11 +67,11 @@ async def completions(request: Request, state: AppState) -> ASGIApp:
 
 async def embeddings(request: Request, state: AppState) -> ASGIApp:
     """``POST /v1/embeddings``."""
-    timing = _timing(request)
+    timing = start_of(request)
     body = await read_object(request, state.settings.limits)
     closed = state.router.reading(body.get("model")) is Reading.KNOWN
     parsed = parse_embeddings(body) if closed else parse_embeddings_openly(body)
-    _parsed(timing)
+    parsed_now(timing)
     state.router.check(parsed.embedding.model)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,37 +152,12 @@ async def _generation(
     request: Request, state: AppState, machines: DialectMachines, parse: Parse, parse_openly: Parse
 ) -> ASGIApp:
     """Read a request in the way of those who serve its model."""
-    timing = _timing(request)
+    timing = start_of(request)
     body = await read_object(request, state.settings.limits)
-    model = body.get("model")
-    if isinstance(model, str) and 0 < len(model) <= MAX_MODEL_NAME:
-        state.router.check(model)  # before anything is said of a request that nobody here would judge
-    reading = state.router.reading(model)
-    limits = state.dialect_limits
-    parsed = parse(body, limits) if reading is Reading.KNOWN else parse_openly(body, limits)
-    if reading is Reading.BOTH:
-        generation = dataclasses.replace(parsed.generation, known=_known(parse, body, limits))
-        parsed = dataclasses.replace(parsed, generation=generation)
-    _parsed(timing)
+    check_named(state.router, body.get("model"))
+    parsed = read(state.router, body, state.dialect_limits, parse, parse_openly)
+    parsed_now(timing)
     return GenerationAnswer(state, parsed, machines, timing)
-
-
-def _known(parse: Parse, body: dict[str, Any], limits: DialectLimits) -> Generation | ApiError:
-    try:
-        return parse(body, limits).generation
-    except ApiError as error:
-        return error
-
-
-def _timing(request: Request) -> Timing:
-    """The clock of a request; until here it was let in."""
-    timing = Timing(request.scope["coterie.exchange"].started_s)
-    timing.admit_s = time.perf_counter() - timing.started_s
-    return timing
-
-
-def _parsed(timing: Timing) -> None:
-    timing.parse_s = time.perf_counter() - timing.started_s - timing.admit_s
 
 
 def _card(card: ModelCard) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from coterie.errors import CATALOGUE, ApiError, Entry
@@ -12,7 +14,7 @@ ID = "req_1"
 
 def filled(entry: Entry) -> ApiError:
     names = ("reason", "media_type", "limit", "limit_s", "hint", "value", "expected", "actual", "model", "endpoint")
-    fields = dict.fromkeys((*names, "method", "path", "id"), "x")
+    fields: dict[str, Any] = dict.fromkeys((*names, "method", "path", "id"), "x")
     return ApiError(entry.code, param="input" if entry.takes_param else None, **fields)
 
 
