@@ -16,6 +16,7 @@
   else the newest that can be tried again, else the newest.
 * A consumer that leaves ends the attempt, and nobody is blamed; nor is a provider for a bug in this process, which is
   raised as it is, or for what the request itself may have caused (:mod:`coterie.dispatch.blame`).
+* Who waits for room is also served by a provider that was left alone when the wait began, as soon as it may be asked.
 * Providers may be replaced at any time: one is only asked if it is still there when there is room.
 """
 
@@ -33,6 +34,7 @@ from typing import Final, Protocol
 from coterie.dispatch.answer_so_far import AnswerSoFar
 from coterie.dispatch.blame import DEADLINES, Blame
 from coterie.dispatch.choice import Candidate, ranked
+from coterie.dispatch.health import Health
 from coterie.dispatch.seats import Seats, now_s
 from coterie.dispatch.tally import Tally
 from coterie.errors import ApiError, Retry
@@ -290,9 +292,9 @@ async def _seated(desk: Desk, budget: Budget, run: _Run) -> Candidate:
             continue
         name = desk.seats.take(_wanted(chosen))
         if name is None:
-            queued_at_s = queued_at_s or now_s()
+            since_s, queued_at_s = queued_at_s, queued_at_s or now_s()
             limit_s = min(queued_at_s + desk.seats.timeout_s - now_s(), run.window_s(budget))
-            name = await _waited(desk, run, _wanted(chosen), limit_s)
+            name = await _waited(desk, run, chosen, limit_s, since_s)
             chosen = _still_chosen(desk, budget, run)
         for candidate in chosen:
             if candidate.provider.name == name:
@@ -345,11 +347,11 @@ async def _pause(run: _Run, delay_s: float) -> None:
     await asyncio.sleep(delay_s)
 
 
-async def _waited(desk: Desk, run: _Run, wanted: list[tuple[str, int]], limit_s: float) -> str | None:
+async def _waited(desk: Desk, run: _Run, chosen: list[Candidate], limit_s: float, since_s: float | None) -> str | None:
     """A seat that was waited for; ``None`` where there are other providers now. Raises the failure that remains."""
     asked_s = time.perf_counter()
     try:
-        return await desk.seats.wait(wanted, limit_s)
+        return await desk.seats.wait(_wanted(chosen), limit_s, shut=_shut(desk, run, chosen), since_s=since_s)
     except ApiError as error:
         raise run.remaining if run.failed else error from None
     finally:
@@ -358,6 +360,16 @@ async def _waited(desk: Desk, run: _Run, wanted: list[tuple[str, int]], limit_s:
 
 def _wanted(candidates: list[Candidate]) -> list[tuple[str, int]]:
     return [(candidate.provider.name, candidate.offer.seats) for candidate in candidates]
+
+
+def _shut(desk: Desk, run: _Run, chosen: list[Candidate]) -> dict[str, tuple[int, Health]]:
+    """Who would be asked before any that failed this request, but is left alone now."""
+    time_s, names = now_s(), {candidate.provider.name for candidate in chosen} | run.failed.keys()
+    return {
+        candidate.provider.name: (candidate.offer.seats, candidate.health)
+        for candidate in run.candidates(desk)
+        if candidate.provider.name not in names and not candidate.health.admits(time_s)
+    }
 
 
 def _count_going_on(tally: Tally, run: _Run) -> None:

@@ -64,7 +64,7 @@ class HealthRules:
     open_max_s: float = 60.0
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Health:
     """One record. See the module."""
 
@@ -103,6 +103,10 @@ class Health:
     def available_in_s(self, now_s: float) -> float:
         """Seconds until it may be asked again."""
         return max(self.rest_s(now_s), self._open_until_s - now_s if self._is_open else 0.0)
+
+    def opens_in_s(self, now_s: float) -> float:
+        """Seconds until a request should go there: 0 now, infinite while a probe is out, whose end decides."""
+        return 0.0 if self.admits(now_s) else self.available_in_s(now_s) or float("inf")
 
     def blame(self, now_s: float) -> float:
         """From 0 (it works) to 1 (it fails), the past counting less and less."""

@@ -12,14 +12,14 @@ from coterie.dispatch import failover
 from coterie.dispatch.choice import Candidate
 from coterie.dispatch.health import Health, HealthRules
 from coterie.dispatch.seats import Seats, now_s
-from coterie.dispatch.tally import Tally
+from coterie.dispatch.tally import Failures, Tally
 from coterie.errors import ApiError
 from coterie.observe.timing import Timing
 from coterie.providers.base import ModelCard, Provider
 from coterie.wire.lingua import Attempt, Chunks, Embedded, Embedding, Generation
 
 _RECORDS: Final = 1024
-"""From so many on, records of what nobody serves any more are dropped."""
+"""From so many on, records and counts of what nobody serves any more are dropped, whether or not anybody looks."""
 
 _UNREAD_DELAY_S: Final = 2.0
 """By then a provider whose models could not be read yet has been asked again."""
@@ -75,8 +75,12 @@ class Router:
         """Raise ``ApiError`` where nobody serves ``model``: ``model_not_found``, or ``server_is_overloaded`` while a
         provider could not say yet which models it serves.
         """
-        if all(provider.offer(model) is None for provider in self.providers):
+        if not self.serves(model):
             raise self._unserved(model)
+
+    def serves(self, model: str) -> bool:
+        """Whether anybody serves ``model`` now."""
+        return self._is_served(None, model)
 
     def candidates(self, request: Generation | Embedding) -> list[Candidate]:
         """Who can serve it. Raises as :meth:`check` does, or the failure with which all of them would refuse it."""
@@ -101,7 +105,8 @@ class Router:
         """The record of a model at a provider. (A server without embeddings may still generate.)"""
         record = self._health.get((provider, model, task))
         if record is None:
-            self._forget_unserved()
+            if len(self._health) >= self._records:
+                self._forget_unserved()
             record = self._health[provider, model, task] = Health(self._rules)
         return record
 
@@ -115,11 +120,23 @@ class Router:
 
     def report(self) -> list[dict[str, Any]]:
         """One row for each provider and model: state, load, speed, failures by code since the start."""
-        return [self._row(provider, card.id) for provider in self.providers for card in provider.models()]
+        failures = self.tally.failures()
+        return [self._row(provider, card.id, failures) for provider in self.providers for card in provider.models()]
+
+    def asked(self) -> list[dict[str, Any]]:
+        """The rows of :meth:`report` for what was asked for: all others are closed, and have counted nothing.
+
+        However many models a provider lists, there are no more rows than requests have made.
+        """
+        pairs = dict.fromkeys((provider, model) for provider, model, _ in (*self._health, *self.tally.attempts))
+        failures, providers = self.tally.failures(), {provider.name: provider for provider in self.providers}
+        return [self._row(providers[name], model, failures) for name, model in pairs if self._is_served(name, model)]
 
     def counts(self) -> dict[str, Any]:
-        """What became of attempts since the start, and who waits now."""
+        """What became of attempts since the start, what each provider has now, and who waits."""
+        self.tally.keep(self._is_served)
         return {
+            "running": {provider.name: self.seats.running.get(provider.name, 0) for provider in self.providers},
             "attempts": self.tally.attempts,
             "failovers": self.tally.failovers,
             "continuations": self.tally.continuations,
@@ -140,6 +157,7 @@ class Router:
         self.seats.limit, self.seats.timeout_s = settings.queue, settings.queue_timeout_s
         for record in self._health.values():
             record.rules = HealthRules(settings.open_after, settings.open_s, settings.open_max_s)
+        self._forget_unserved()
 
     async def replace(self, providers: Sequence[Provider]) -> None:
         """Serve with ``providers`` from now on. Those that are new are started first, so that no request finds a gap;
@@ -156,6 +174,7 @@ class Router:
         self.providers = tuple(providers)
         names = {provider.name for provider in gone}
         self._health = {key: record for key, record in self._health.items() if key[0] not in names}
+        self._forget_unserved()
         self.seats.recall()
         await _stop(gone)
 
@@ -180,15 +199,17 @@ class Router:
 
     def _forget_unserved(self) -> None:
         """Models that a provider lists may come and go without end."""
-        if len(self._health) < self._records:
-            return
-        providers = {provider.name: provider for provider in self.providers}
         for name, model, task in tuple(self._health):
-            if name not in providers or providers[name].offer(model) is None:
+            if not self._is_served(name, model):
                 del self._health[name, model, task]
         self._records = max(_RECORDS, 2 * len(self._health))
+        self.tally.keep(self._is_served)
 
-    def _row(self, provider: Provider, model: str) -> dict[str, Any]:
+    def _is_served(self, provider: str | None, model: str) -> bool:
+        """Whether a provider (``None``: any) serves ``model`` now."""
+        return any(provider in (None, each.name) and each.offer(model) is not None for each in self.providers)
+
+    def _row(self, provider: Provider, model: str, failures: Failures) -> dict[str, Any]:
         generating, embedding = (self._health.get((provider.name, model, task)) for task in _TASKS)
         health, time_s = generating or embedding or Health(self._rules), now_s()
         offer = provider.offer(model)
@@ -201,7 +222,7 @@ class Router:
             "seats": offer.seats if offer else 0,
             "first_token_ms": None if health.first_token_s is None else round(health.first_token_s * 1000, 1),
             "answered": self.tally.attempts[provider.name, model, "ok"],
-            "failures": self.tally.failures_of(provider.name, model),
+            "failures": failures.get((provider.name, model), {}),
         }
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -54,6 +54,10 @@ class Distributions(Collector):
         if found is None:
             found = self._by_value[value] = Distribution(self._bounds)
         return found
+
+    def keep(self, is_kept: Callable[[str], bool]) -> None:
+        """Forget all other values of the label."""
+        self._by_value = {value: found for value, found in self._by_value.items() if is_kept(value)}
 
     def collect(self) -> Iterable[Metric]:
         """For the page."""

@@ -1,12 +1,15 @@
 """What ``/metrics`` shows, for Prometheus.
 
 Labels are bounded: routes, dialects, served models, providers, catalogue codes. What a stranger sends is never one.
+What a provider lists makes no row before it is asked for, and models that nobody serves any more lose theirs: those of
+dispatch at the next look, all others where there are many rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -20,6 +23,9 @@ _GAPS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15,
 _LAGS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+_ROWS: Final = 4096
+"""From so many rows of requests on, those of models that nobody serves any more are dropped."""
 
 
 class Metrics:
@@ -53,8 +59,10 @@ class Metrics:
         )
         self.loop_lag = Distributions("coterie_event_loop_lag_seconds", "How late the event loop runs.", _LAGS_S)
         self._children: dict[tuple[str, ...], Counter] = {}
-        own = (self.first_token, self.latency, self.queue_wait, self.inter_token, self.loop_lag)
-        for collector in (_Engines(status), *own):
+        self._rows = _ROWS
+        self._is_served: Callable[[str], bool] = lambda model: True
+        self._by_model = (self.first_token, self.latency, self.queue_wait, self.inter_token)
+        for collector in (_Engines(status), *self._by_model, self.loop_lag):
             self._registry.register(collector)
 
     def count_request(self, route: str, dialect: str, model: str, outcome: str, code: str) -> None:
@@ -62,12 +70,15 @@ class Metrics:
         labels = (route, dialect, model, outcome, code)
         child = self._children.get(labels)
         if child is None:  # looking them up costs more than counting
+            if len(self._children) >= self._rows:
+                self._forget_unserved()
             child = self._children[labels] = self.requests.labels(*labels)
         child.inc()
 
     def watch(self, dispatch: DispatchSource) -> None:
         """Show what ``dispatch`` counts, too."""
         self._registry.register(_Dispatch(dispatch))
+        self._is_served = dispatch.serves
 
     def count_usage(self, model: str, usage: dict[str, Any] | None) -> None:
         """Add an answer's usage up, where it was counted."""
@@ -80,16 +91,38 @@ class Metrics:
         """The page."""
         return generate_latest(self._registry)
 
+    def _forget_unserved(self) -> None:
+        """Models that a provider lists may come and go without end."""
+        models = {model for _, _, model, *_ in self._children if model}
+        gone = {model for model in models if not self._is_served(model)}
+        for labels in tuple(self._children):
+            if labels[2] in gone:
+                del self._children[labels]
+                self.requests.remove(*labels)
+        for distributions in self._by_model:
+            distributions.keep(lambda model: model not in gone)
+        for counter in (self.prompt_tokens, self.generation_tokens):
+            for model in gone:
+                with contextlib.suppress(KeyError):  # it may never have answered
+                    counter.remove(model)
+        self._rows = max(_ROWS, 2 * len(self._children))
+
 
 class DispatchSource(Protocol):
     """What dispatch tells of itself, at each look."""
 
-    def report(self) -> list[dict[str, Any]]:
-        """One row for each provider and model."""
+    def serves(self, model: str) -> bool:
+        """Whether anybody serves ``model`` now."""
+        ...
+
+    def asked(self) -> list[dict[str, Any]]:
+        """One row for each provider and model of it that was asked for."""
         ...
 
     def counts(self) -> dict[str, Any]:
-        """``attempts`` by (provider, model, outcome); ``failovers`` and ``continuations`` by model; ``waiting``."""
+        """``attempts`` by (provider, model, outcome); ``failovers`` and ``continuations`` by model; ``running`` by
+        provider; ``waiting``.
+        """
         ...
 
 
@@ -120,23 +153,22 @@ class _Dispatch(Collector):
         yield GaugeMetricFamily(
             "coterie_requests_waiting", "Requests that wait for a provider with room.", value=counts["waiting"]
         )
-        yield from self._providers()
-
-    def _providers(self) -> Iterable[Metric]:
-        state = GaugeMetricFamily(
-            "coterie_provider_state", "1 for the state that a provider is in.", labels=["provider", "model", "state"]
-        )
         running = GaugeMetricFamily(
             "coterie_provider_requests_running", "Requests that a provider has now.", labels=["provider"]
         )
-        load: dict[str, int] = {}
-        for row in self._source.report():
-            load[row["provider"]] = row["running"]
+        for provider, count in counts["running"].items():
+            running.add_metric([provider], count)
+        yield from (running, self._states())
+
+    def _states(self) -> Metric:
+        state = GaugeMetricFamily(
+            "coterie_provider_state", "1 for the state that a provider is in, for models that were asked for.",
+            labels=["provider", "model", "state"],
+        )  # fmt: skip
+        for row in self._source.asked():
             for name in self._STATES:
                 state.add_metric([row["provider"], row["model"], name], float(row["state"] == name))
-        for provider, count in load.items():
-            running.add_metric([provider], count)
-        yield from (state, running)
+        return state
 
 
 class _Engines(Collector):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.support.provider import WHOLE, ScriptedProvider, Step, delta, finish,
 from tests.support.waiting import until
 
 from coterie.config import DispatchSettings
-from coterie.dispatch import failover
+from coterie.dispatch import failover, seats
 from coterie.dispatch.health import HealthState
 from coterie.dispatch.router import Router, Task
 from coterie.errors import ApiError, Retry
@@ -53,7 +54,8 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             clock.now_s += delay_s
         await sleep(0)
 
-    monkeypatch.setattr(failover, "now_s", lambda: clock.now_s)
+    for module in (failover, seats):
+        monkeypatch.setattr(module, "now_s", lambda: clock.now_s)
     monkeypatch.setattr(asyncio, "sleep", fake)
     return clock
 
@@ -686,6 +688,75 @@ async def test_a_provider_that_failed_during_the_wait_is_left_alone(clock: Clock
     router.seats.release("a")
     assert (await task).asked == "b"
     assert router.seats.running == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("rests", [True, False], ids=["a rest", "left alone for failures"])
+async def test_who_waits_for_room_hears_of_a_provider_that_may_be_asked_again(rests: bool, clock: Clock) -> None:
+    router, _ = fleet(WHOLE, WHOLE, open_after=1, open_s=0.01)
+    code = "rate_limit_exceeded" if rests else "upstream_unreachable"
+    router.health("a", "m").fail(clock.now_s, code, 30 if rests else None)
+    router.seats.running["b"] = 4
+    task = await waiting_request(router)
+    clock.now_s += 31
+    router.seats._ring()  # (the event loop's clock does not go with the test's)
+    assert (await task).asked == "a"
+    assert router.health("a", "m").state(clock.now_s) is HealthState.CLOSED
+    assert router.seats.running == {"a": 0, "b": 4}
+
+
+async def test_the_end_of_a_rest_is_heard_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (failover, seats):
+        monkeypatch.setattr(module, "now_s", time.monotonic)
+    router, _ = fleet(WHOLE, WHOLE, retry_wait_s=0)
+    router.health("a", "m").fail(time.monotonic(), "rate_limit_exceeded", 0.05)
+    router.seats.running["b"] = 4
+    task = await waiting_request(router)
+    assert (await task).asked == "a"
+
+
+async def test_one_of_those_who_wait_probes_and_the_others_follow_its_success(clock: Clock) -> None:
+    router, (a, _) = fleet(WHOLE, WHOLE, open_after=1)
+    router.health("a", "m").fail(clock.now_s, "upstream_unreachable", None)
+    router.seats.running["b"] = 4
+    gate = asyncio.Event()
+    a.script = (gate, *WHOLE)
+    tasks = [asyncio.create_task(outcome_without_checks(router)) for _ in range(3)]
+    await until(lambda: router.seats.waiting == 3)
+    clock.now_s += 31
+    router.seats._ring()
+    await a.asked.wait()
+    await asyncio.sleep(0)
+    assert (len(a.generations), router.seats.waiting) == (1, 2)
+    gate.set()
+    assert [(await task).asked for task in tasks] == ["a", "a", "a"]
+
+
+async def test_who_was_served_in_vain_waits_on_though_the_queue_is_full(clock: Clock) -> None:
+    router, (a, _) = fleet(WHOLE, WHOLE, queue=1, retry_wait_s=0)
+    router.health("a", "m").fail(clock.now_s, "rate_limit_exceeded", 30)
+    router.seats.running["b"] = 4
+    first = await waiting_request(router)
+    clock.now_s += 31
+    router.seats._ring()
+    router.health("a", "m").fail(clock.now_s, "rate_limit_exceeded", 30)
+    second = await waiting_request(router)
+    await until(lambda: router.seats.waiting == 2)
+    router.seats.release("b")
+    assert (await first).asked == "b"
+    assert not a.generations
+    assert (await second).asked == "b"
+
+
+async def test_who_failed_a_request_is_not_waited_for(clock: Clock) -> None:
+    router, (a, _) = fleet((DOWN,), WHOLE, open_after=1)
+    router.seats.running["b"] = 4
+    task = await waiting_request(router)
+    clock.now_s += 31
+    router.seats._ring()
+    assert router.seats.running["a"] == 0
+    a.script = WHOLE
+    router.seats.release("b")
+    assert (await task).asked == "ab"
 
 
 async def test_a_running_answer_outlives_its_provider() -> None:

@@ -27,6 +27,21 @@ def test_it_begins_closed() -> None:
     )  # fmt: skip
 
 
+def test_when_it_should_be_asked_again() -> None:
+    health = opened()
+    assert [health.opens_in_s(time_s) for time_s in (0, 4, 5, 6)] == [5, 1, 0, 0]
+    assert health.begin(6)
+    assert health.opens_in_s(6) == float("inf")
+    health.fail(6, ERROR, None)
+    health.end(is_probe=True)
+    assert health.opens_in_s(7) == 9
+    health.fail(7, "rate_limit_exceeded", 30)
+    assert health.opens_in_s(7) == 30
+    assert health.opens_in_s(40) == 0
+    health.succeed(8, None)
+    assert health.opens_in_s(8) == 29
+
+
 def test_it_opens_after_failures_in_a_row_only() -> None:
     health = Health(RULES)
     for _ in range(2):

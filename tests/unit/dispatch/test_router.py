@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.support.provider import ScriptedProvider
 
+from coterie.config import DispatchSettings
 from coterie.dispatch.router import _RECORDS, Reading, Router
 from coterie.dispatch.seats import now_s
 from coterie.errors import ApiError
-from coterie.providers.base import Offer
+from coterie.providers.base import ModelCard, Offer
 from coterie.wire.lingua import Embedding, Generation
 
 
@@ -166,14 +167,84 @@ async def test_models_that_come_and_go_leave_no_records() -> None:
     assert ("scripted", provider.model, "generate") in router._health
 
 
+async def test_counts_of_models_that_come_and_go_are_bounded_though_nobody_looks() -> None:
+    provider = ScriptedProvider()
+    router = Router([provider])
+    for number in range(3 * _RECORDS):
+        provider.model = f"model-{number}"
+        router.candidates(Generation(provider.model, {}))
+        for outcome in ("ok", "upstream_error"):
+            router.tally.attempts["scripted", provider.model, outcome] += 1
+        router.tally.failovers[provider.model] += 1
+        router.tally.continuations[provider.model] += 1
+    assert len(router.tally.attempts) <= 2 * _RECORDS
+    assert len(router.tally.failovers) <= _RECORDS
+    assert len(router.tally.continuations) <= _RECORDS
+    assert router.tally.attempts["scripted", provider.model, "ok"] == 1
+
+
+def counted(*names: str) -> tuple[Router, list[ScriptedProvider]]:
+    """Providers of "m" with a count, and a failover to it."""
+    providers = [ScriptedProvider(name=name) for name in names]
+    router = Router(providers)
+    for name in names:
+        router.tally.attempts[name, "m", "ok"] = 1
+    router.tally.failovers["m"] = 1
+    return router, providers
+
+
+async def test_counts_of_a_provider_that_was_replaced_are_dropped() -> None:
+    router, (kept, _) = counted("kept", "old")
+    await router.replace([kept])
+    assert router.tally.attempts == {("kept", "m", "ok"): 1}
+    assert router.tally.failovers == {"m": 1}
+    await router.replace([ScriptedProvider(name="kept", model="other")])
+    assert not router.tally.attempts
+    assert not router.tally.failovers
+
+
+async def test_counts_of_a_model_that_discovery_dropped_are_dropped() -> None:
+    router, (a, b) = counted("a", "b")
+    a.model = "new"
+    assert router.counts()["attempts"] == {("b", "m", "ok"): 1}
+    b.model = "new"
+    router.configure(DispatchSettings())
+    assert not router.tally.attempts
+    assert not router.tally.failovers
+
+
 async def test_records_of_what_is_served_are_kept() -> None:
     provider = ScriptedProvider()
     provider.offer = lambda model: Offer()  # type: ignore[method-assign]
     router = Router([provider])
     for number in range(2 * _RECORDS):
         router.health("scripted", f"model-{number}").fail(0, "upstream_error", None)
+    router.configure(DispatchSettings())
     assert all(record.failures_in_row for record in router._health.values())
     assert len(router._health) == 2 * _RECORDS
+
+
+async def test_rows_of_what_was_asked_for() -> None:
+    listing, other = ScriptedProvider(name="a"), ScriptedProvider(name="b")
+    listing.offer = lambda model: Offer()  # type: ignore[method-assign]
+    listing.models = lambda: [ModelCard(f"m-{number}", 0, "") for number in range(2000)]  # type: ignore[method-assign]
+    router = Router([listing, other])
+    assert (len(router.report()), router.asked()) == (2001, [])
+    router.candidates(Generation("m-7", {}))
+    router.health("a", "m-8", "embed").fail(now_s(), "rate_limit_exceeded", 60)
+    router.tally.attempts["b", "m", "ok"] = router.tally.attempts["b", "m", "upstream_error"] = 1
+    router.tally.attempts["b", "gone", "ok"] = router.tally.attempts["gone", "m", "ok"] = 1
+    rows = [(row["provider"], row["model"], row["state"]) for row in router.asked()]
+    assert rows == [("a", "m-7", "closed"), ("a", "m-8", "resting"), ("b", "m", "closed")]
+    others = [row for row in router.report() if row["model"] not in ("m-7", "m-8", "m")]
+    assert len(others) == 1998
+    assert all((row["state"], row["answered"], row["failures"]) == ("closed", 0, {}) for row in others)
+
+
+async def test_what_each_provider_has_now() -> None:
+    router = fleet(Offer(), Offer())
+    router.seats.running["a"] = 2
+    assert router.counts()["running"] == {"a": 2, "b": 0}
 
 
 async def test_the_report() -> None:

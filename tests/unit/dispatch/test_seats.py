@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.support.waiting import until
 
-from coterie.dispatch.seats import Seats
+from coterie.dispatch import seats as seats_module
+from coterie.dispatch.health import Health, HealthRules, HealthState
+from coterie.dispatch.seats import Seats, now_s
 from coterie.errors import ApiError
 
 ONE = [("a", 1)]
@@ -132,6 +135,149 @@ async def test_a_recall_ends_every_wait_without_a_seat() -> None:
     assert (seats.running["a"], seats.waiting) == (1, 0)
 
 
+# Providers that are left alone for a time
+
+REST_S = 0.02
+
+
+def resting(rest_s: float = REST_S) -> Health:
+    health = Health(HealthRules())
+    health.fail(now_s(), "rate_limit_exceeded", rest_s)
+    return health
+
+
+def opened(open_s: float = REST_S) -> Health:
+    health = Health(HealthRules(open_after=1, open_s=open_s))
+    health.fail(now_s(), "upstream_unreachable", None)
+    return health
+
+
+async def shut_waiter(
+    seats: Seats, health: Health, free: int = 1, *, since_s: float | None = None
+) -> asyncio.Task[str | None]:
+    """A wait that has begun, for "a", which is full, and for "b", which has ``free`` seats and is left alone."""
+    seats.running["a"] = 1
+    task = asyncio.create_task(seats.wait(ONE, shut={"b": (free, health)}, since_s=since_s))
+    before = seats.waiting
+    await until(lambda: seats.waiting > before or task.done())
+    return task
+
+
+@pytest.mark.parametrize("free", [0, 1])
+@pytest.mark.parametrize("make", [resting, opened])
+async def test_who_waits_is_served_when_a_rest_ends(make: Callable[[], Health], free: int) -> None:
+    seats = Seats(9, 60)
+    task = await shut_waiter(seats, make(), free)
+    assert await task == "b"
+    assert seats.running == {"a": 1, "b": 1}
+
+
+async def test_a_rest_that_has_just_ended_is_not_missed() -> None:
+    seats = Seats(9, 60)
+    assert await seats.wait([], shut={"b": (1, Health(HealthRules()))}) == "b"
+
+
+async def test_the_earliest_of_several_rests_serves_first() -> None:
+    seats, short = Seats(9, 60), resting()
+    late = await shut_waiter(seats, resting(3600))
+    early = await shut_waiter(seats, short)
+    assert await early == "b"
+    assert not late.done()
+    late.cancel()
+
+
+async def test_a_rest_that_was_prolonged_is_waited_for_again() -> None:
+    seats, health = Seats(9, 60), resting()
+    task = await shut_waiter(seats, health)
+    health.fail(now_s(), "rate_limit_exceeded", 2 * REST_S)
+    assert await task == "b"
+    assert health.state(now_s()) is HealthState.CLOSED
+
+
+async def test_a_rest_that_ends_serves_as_many_as_have_room_in_the_order_of_coming() -> None:
+    seats, health = Seats(9, 60), resting()
+    tasks = [await shut_waiter(seats, health, 2) for _ in range(3)]
+    assert await asyncio.gather(*tasks[:2]) == ["b", "b"]
+    assert not tasks[2].done()
+    seats.release("b", 1)
+    assert await tasks[2] == "b"
+
+
+async def test_one_of_those_who_wait_probes_and_a_success_serves_the_others() -> None:
+    seats, health = Seats(9, 60), opened()
+    tasks = [await shut_waiter(seats, health, 3) for _ in range(3)]
+    assert await tasks[0] == "b"
+    assert seats.running["b"] == 1
+    is_probe = health.begin(now_s())
+    assert is_probe
+    health.succeed(now_s(), None)
+    health.end(is_probe=True)
+    seats.release("b", 1)
+    assert await asyncio.gather(*tasks[1:]) == ["b", "b"]
+
+
+async def test_a_probe_that_fails_leaves_the_others_to_the_next() -> None:
+    seats, health = Seats(9, 60), opened()
+    far = asyncio.create_task(seats.wait([], shut={"c": (1, resting(3600))}))
+    tasks = [await shut_waiter(seats, health) for _ in range(2)]
+    assert await tasks[0] == "b"
+    health.begin(now_s())
+    health.fail(now_s(), "upstream_unreachable", None)
+    health.end(is_probe=True)
+    seats.release("b", 1)
+    assert not tasks[1].done()
+    assert await tasks[1] == "b"
+    assert health.state(now_s()) is HealthState.PROBING
+    far.cancel()
+
+
+async def test_a_probe_that_was_not_taken_is_the_next_ones() -> None:
+    seats, health = Seats(9, 60), opened()
+    tasks = [await shut_waiter(seats, health) for _ in range(2)]
+    assert await tasks[0] == "b"
+    seats.release("b")
+    assert await tasks[1] == "b"
+
+
+async def test_a_closed_provider_holds_up_nobody_who_may_go_there() -> None:
+    seats = Seats(9, 60)
+    task = await shut_waiter(seats, resting(3600))
+    assert seats.take([("b", 1)]) == "b"  # for a model that it still serves well
+    task.cancel()
+
+
+async def test_who_was_held_up_at_a_provider_that_rested_goes_on() -> None:
+    seats, health = Seats(9, 60), resting()
+    seats.running["b"] = 1
+    first, second = await shut_waiter(seats, health, 1), await shut_waiter(seats, health, 2)
+    await until(lambda: health.admits(now_s()))
+    seats._ring()
+    assert not second.done()
+    first.cancel()
+    assert await second == "b"
+
+
+async def test_nobody_overtakes_who_waited_for_the_end_of_a_rest() -> None:
+    seats, health = Seats(9, 60), resting(3600)
+    task = await shut_waiter(seats, health)
+    health._rest_until_s = now_s()
+    assert seats.take([("b", 1)]) is None
+    seats._ring()
+    assert await task == "b"
+
+
+async def test_who_waited_before_stands_where_he_stood_and_is_not_refused() -> None:
+    seats = Seats(2, 60)
+    begun_s = now_s()
+    later = [await shut_waiter(seats, resting(3600)) for _ in range(2)]
+    earlier = await shut_waiter(seats, resting(3600), since_s=begun_s)
+    seats.release("a", 1)
+    assert await earlier == "a"
+    assert not any(task.done() for task in later)
+    for task in later:
+        task.cancel()
+
+
 async def delay_s(seats: Seats, wanted: list[tuple[str, int]]) -> float:
     with pytest.raises(ApiError) as caught:
         await seats.wait(wanted, 0)
@@ -178,11 +324,18 @@ WANTED = st.lists(st.sampled_from(sorted(SEATS)), min_size=1, max_size=3, unique
 
 
 class Machine(RuleBasedStateMachine):
-    """Waits begin, end, and are cancelled, with the loop at any distance behind."""
+    """Waits begin, end, and are cancelled, and providers rest, with the loop at any distance behind.
+
+    Time passes by a rule alone, which rings; the timer itself has tests of its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.time_s = 1000.0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(seats_module, "now_s", lambda: self.time_s)
+        self.health = {name: Health(HealthRules(open_after=1)) for name in SEATS}
         self.seats = Seats(6, 3600)
         self.held: list[str] = []
         self.waits: list[tuple[list[tuple[str, int]], asyncio.Task[str | None]]] = []
@@ -204,15 +357,42 @@ class Machine(RuleBasedStateMachine):
             assert name in dict(wanted)
             self.held.append(name)
 
+    def _release(self, name: str) -> None:
+        async def release() -> None:
+            self.seats.release(name, 1.0)
+
+        self.runner.run(release())
+
+    @rule(name=st.sampled_from(sorted(SEATS)), code=st.sampled_from(["rate_limit_exceeded", "upstream_unreachable"]))
+    def rest(self, name: str, code: str) -> None:
+        self.health[name].fail(self.time_s, code, None)
+
+    @rule(passed_s=st.sampled_from([1.0, 5.0, 60.0]))
+    def ring(self, passed_s: float) -> None:
+        async def ring() -> None:
+            self.seats._ring()
+
+        self.time_s += passed_s
+        before = dict(self.seats.running)
+        self.runner.run(ring())
+        for name, health in self.health.items():
+            if health.state(self.time_s) is HealthState.PROBING:
+                assert self.seats.running[name] <= before.get(name, 0) + 1
+
     @rule(wanted=WANTED)
     def wait(self, wanted: list[tuple[str, int]]) -> None:
+        shut = {
+            name: (seats, self.health[name])
+            for name, seats in SEATS.items()
+            if name not in dict(wanted) and not self.health[name].admits(self.time_s)
+        }
         name = self.seats.take(wanted)
         if name is not None:
             self.held.append(name)
             return
 
         async def begin() -> asyncio.Task[str | None]:
-            task = asyncio.create_task(self.seats.wait(wanted))
+            task = asyncio.create_task(self.seats.wait(wanted, shut=shut))
             await asyncio.sleep(0)
             return task
 
@@ -226,7 +406,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), turns=st.integers(0, 3))
     def release(self, data: st.DataObject, turns: int) -> None:
         name = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
-        self.seats.release(name, 1.0)
+        self._release(name)
         for _ in range(turns):
             self._turn()
 
@@ -252,8 +432,16 @@ class Machine(RuleBasedStateMachine):
     def nobody_waits_before_a_free_seat(self) -> None:
         for waiting in self.seats._waiters:
             assert all(self.seats.running[name] >= seats for name, seats in waiting.places.items())
+            for name, (seats, health) in waiting.shut.items():
+                assert self.seats.running[name] >= seats or health.state(self.time_s) is not HealthState.CLOSED
 
     def teardown(self) -> None:
+        try:
+            self._drain()
+        finally:
+            self.patch.undo()
+
+    def _drain(self) -> None:
         for _ in range(6):
             self._turn()
         assert {name: self.held.count(name) for name in SEATS} == {name: self.seats.running[name] for name in SEATS}
@@ -262,7 +450,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(6):
             self._turn()
         for name in self.held:
-            self.seats.release(name, 1.0)
+            self._release(name)
         assert not self.waits
         assert self.seats.waiting == sum(self.seats.running.values()) == 0
         self.runner.close()

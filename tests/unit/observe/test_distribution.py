@@ -43,3 +43,15 @@ def test_the_page() -> None:
     assert 'gaps_seconds_count{model="m"} 1.0' in page
     assert 'lag_seconds_bucket{le="1.0"} 0.0' in page
     assert "lag_seconds_sum 2.0" in page
+
+
+def test_values_of_the_label_that_are_not_kept_are_forgotten() -> None:
+    registry = CollectorRegistry()
+    gaps = Distributions("gaps_seconds", "Gaps.", BOUNDS, "model")
+    registry.register(gaps)
+    for model in ("m", "gone"):
+        gaps.of(model).add(0.5)
+    gaps.keep(lambda model: model == "m")
+    page = generate_latest(registry).decode()
+    assert 'gaps_seconds_count{model="m"} 1.0' in page
+    assert "gone" not in page
