@@ -129,6 +129,8 @@ AUTH_STEMS: Final = (
     "missingapikey",
 )  # fmt: skip
 AUTH_STATUSES: Final = frozenset({401, 403, 407, 511})
+STATUSES_OF_OTHERS: Final = frozenset({401, 402, 403, 404, 405, 407})
+"""Statuses that tell of the key, the account, the model or the route, and not of the provider."""
 AUTH_PHRASES: Final = compiled(
     (r"\bapi[- ]?key[\w ]{0,20}(?:not valid|invalid|expired|incorrect|missing|required)", "Google: a 400"),
     (r"(?:invalid|incorrect|missing|wrong|no|expired) (?:x-)?api[- ]?key\b", "OpenAI, Anthropic, Mistral"),
