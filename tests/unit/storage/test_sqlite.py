@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from coterie.errors import ApiError
+from coterie.storage import StorageError, open_database, sqlite
+from coterie.storage.sqlite import SqliteDatabase, open_sqlite
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "new folder" / "a.db"
+
+
+async def test_the_file_is_for_its_owners_eyes_alone(path: Path) -> None:
+    database = await open_database(f"sqlite:///{path}")
+    try:
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        await database.close()
+    assert modes == {0o600}
+
+
+async def test_settings_hold_on_both_connections(path: Path) -> None:
+    database = await open_sqlite(path)
+    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "secure_delete": 1}
+    try:
+        for name, value in expected.items():
+            read = await database.fetch_one(f"PRAGMA {name}")
+            async with database.transaction() as transaction:
+                written = await transaction.fetch_one(f"PRAGMA {name}")
+            assert read is not None
+            assert written is not None
+            assert (name, read[0], written[0]) == (name, value, value)
+    finally:
+        await database.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"not a database, but long enough to be read as one" * 40, "not a database")]
+)
+async def test_a_file_that_is_no_database_is_told(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "a.db").write_bytes(content)
+    with pytest.raises(StorageError, match=said):
+        await open_sqlite(tmp_path / "a.db")
+
+
+async def test_a_path_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "a.db"):
+        with pytest.raises(StorageError, match="cannot be used"):
+            await open_sqlite(path)
+
+
+async def test_an_unknown_home_is_told() -> None:
+    with pytest.raises(StorageError, match="home folder"):
+        await open_sqlite(Path("~nobody-of-that-name/a.db"))
+
+
+async def test_a_statement_that_takes_too_long_is_stopped(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = await open_sqlite(path)
+    monkeypatch.setattr(sqlite, "STATEMENT_TIMEOUT_S", 0.01)
+    try:
+        with pytest.raises(ApiError) as failure:
+            await database.fetch(ENDLESS)
+        assert failure.value.code == "storage_failed"
+        assert await database.fetch_one("SELECT 1") is not None
+    finally:
+        await database.close()
+
+
+async def test_a_long_read_holds_up_neither_writers_nor_the_loop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = await open_sqlite(path)
+    began, go_on = threading.Event(), threading.Event()
+
+    def wait(_connection: sqlite3.Connection) -> None:
+        began.set()
+        go_on.wait(60)
+
+    reading = database._reader.submit(wait)
+    try:
+        await asyncio.to_thread(began.wait, 60)
+        await database.execute("CREATE TABLE t (a INTEGER)")
+        assert not reading.done()
+    finally:
+        go_on.set()
+        await reading
+        await database.close()
+
+
+async def test_a_job_whose_caller_left_before_it_began_is_not_done(path: Path) -> None:
+    database = await open_sqlite(path)
+    go_on = threading.Event()
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    held = database._writer.submit(lambda _: go_on.wait(60))
+    try:
+        late = asyncio.create_task(database.execute("INSERT INTO t VALUES (1)"))
+        await asyncio.sleep(0)  # it is queued
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+        go_on.set()
+        await held
+        assert await database.fetch("SELECT a FROM t") == []
+    finally:
+        go_on.set()
+        await database.close()
+
+
+async def test_two_programs_write_to_one_file(path: Path) -> None:
+    one, two = await open_sqlite(path), await open_sqlite(path)
+    try:
+        await one.execute("CREATE TABLE t (a INTEGER)")
+
+        async def add(database: SqliteDatabase) -> None:
+            for _ in range(20):
+                await database.execute("INSERT INTO t VALUES (1)")
+
+        await asyncio.gather(add(one), add(two))
+        assert len(await one.fetch("SELECT a FROM t")) == 40
+    finally:
+        await one.close()
+        await two.close()
+
+
+async def test_who_waits_too_long_for_another_program_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_SETTINGS", ("PRAGMA busy_timeout = 10",))
+    database = await open_sqlite(path)
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        for writing in (database.execute("INSERT INTO t VALUES (1)"), database.apply(list)):
+            with pytest.raises(ApiError) as failure:
+                await writing
+            assert "locked" in (failure.value.detail or "")
+        assert await database.fetch("SELECT a FROM t") == []
+        other.execute("ROLLBACK")
+        assert await database.execute("INSERT INTO t VALUES (1)") == 1
+    finally:
+        other.close()
+        await database.close()
+
+
+async def test_who_waits_too_long_for_a_transaction_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = await open_sqlite(path)
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    try:
+        async with database.transaction() as transaction:
+            monkeypatch.setattr(sqlite, "STATEMENT_TIMEOUT_S", 0.01)
+            with pytest.raises(ApiError) as failure:
+                await database.execute("INSERT INTO t VALUES (1)")
+            monkeypatch.undo()
+            await transaction.execute("INSERT INTO t VALUES (2)")
+        assert failure.value.code == "storage_failed"
+        assert [row["a"] for row in await database.fetch("SELECT a FROM t")] == [2]
+    finally:
+        await database.close()
+
+
+async def test_what_is_asked_of_a_closed_database_fails(path: Path) -> None:
+    database = await open_sqlite(path)
+    await database.close()
+    await database.close()
+    for call in (database.fetch("SELECT 1"), database.execute("SELECT 1"), database.forget()):
+        with pytest.raises(ApiError) as failure:
+            await call
+        assert failure.value.detail == "the database is closed"
+    with pytest.raises(ApiError):
+        async with database.transaction():
+            pass
+
+
+async def test_close_finishes_what_is_queued(path: Path) -> None:
+    database = await open_sqlite(path)
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    writes = [asyncio.create_task(database.execute("INSERT INTO t VALUES (1)")) for _ in range(10)]
+    await asyncio.sleep(0)
+    await database.close()
+    assert await asyncio.gather(*writes) == [1] * 10
+
+
+def test_a_loop_that_ended_meanwhile_stops_no_thread(path: Path) -> None:
+    go_on = threading.Event()
+
+    async def leave() -> SqliteDatabase:
+        database = await open_sqlite(path)
+        database._writer.submit(lambda _: go_on.wait(60))
+        return database
+
+    database = asyncio.run(leave())
+    go_on.set()
+    asyncio.run(database.close())
+    assert not database._writer._thread.is_alive()
+
+
+async def test_nothing_is_left_of_what_was_deleted(path: Path) -> None:
+    database = await open_sqlite(path)
+    try:
+        await database.execute("CREATE TABLE t (a TEXT)")
+        await database.execute("INSERT INTO t VALUES ($1)", "a secret that nobody may find " * 500)
+        assert any(b"secret" in file.read_bytes() for file in path.parent.iterdir())
+        await database.execute("DELETE FROM t")
+        await database.forget()
+        assert not any(b"secret" in file.read_bytes() for file in path.parent.iterdir())
+    finally:
+        await database.close()
