@@ -8,8 +8,11 @@ would not reach a task that waits for a slot.)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from coterie.errors import ApiError
 
@@ -18,7 +21,7 @@ from coterie.errors import ApiError
 class ActiveRequest:
     """One of them. ``failure`` is what the client is told; ``client_gone`` says that there is nobody to tell."""
 
-    task: asyncio.Task[object]
+    task: asyncio.Task[Any]
     client_gone: bool = False
     failure: ApiError | None = None
 
@@ -43,6 +46,7 @@ class ActiveRequests:
     _ends_at_s: float = 0.0
     _requests: set[ActiveRequest] = field(default_factory=set)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+    _tells: set[Callable[[], None]] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -53,6 +57,10 @@ class ActiveRequests:
             raise self.shutting_down()
         task = asyncio.current_task()
         assert task is not None
+        return self.admit(task)
+
+    def admit(self, task: asyncio.Task[Any]) -> ActiveRequest:
+        """Note a request that ``task`` works on, and that was accepted before."""
         request = ActiveRequest(task)
         self._requests.add(request)
         self._empty.clear()
@@ -64,10 +72,21 @@ class ActiveRequests:
         if not self._requests:
             self._empty.set()
 
+    @contextlib.contextmanager
+    def told_of_stop(self, tell: Callable[[], None]) -> Iterator[None]:
+        """While inside, ``tell`` is called when the server is told to stop: for who waits for no running request."""
+        self._tells.add(tell)
+        try:
+            yield
+        finally:
+            self._tells.discard(tell)
+
     async def drain(self, grace_s: float) -> None:
         """Refuse new requests; give running ones ``grace_s`` seconds, then end them; return when all have left."""
         self.draining = True
         self._ends_at_s = time.monotonic() + grace_s
+        for tell in tuple(self._tells):
+            tell()
         if await self._left_within(grace_s):
             return
         for request in tuple(self._requests):

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from coterie.errors import ApiError
 
+_OWNER_DIGITS = 32
+
 
 class KeyRing:
     """The keys that are let in; with none, everybody is.
@@ -19,10 +21,13 @@ class KeyRing:
     def __init__(self, keys: Iterable[str]) -> None:
         self._digests = tuple(_digest(key.encode("utf-8", "surrogateescape")) for key in keys)
 
-    def check(self, authorization: str | None) -> None:
-        """Raise ``ApiError`` ``invalid_api_key`` unless the header carries one of the keys."""
+    def check(self, authorization: str | None) -> str:
+        """Whose request it is, told apart by key. Raises ``ApiError`` ``invalid_api_key``, where it has none.
+
+        The name of an owner says nothing of the key. Where there are no keys, everybody is the same one.
+        """
         if not self._digests:
-            return
+            return ""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             reason = (
@@ -34,6 +39,7 @@ class KeyRing:
         given = _digest(key.strip().encode("latin-1", "replace"))
         if not any([hmac.compare_digest(given, digest) for digest in self._digests]):  # noqa: C419 - never stop early
             raise ApiError("invalid_api_key", reason="Incorrect API key provided.")
+        return _digest(given).hex()[:_OWNER_DIGITS]
 
 
 def _digest(key: bytes) -> bytes:

@@ -9,6 +9,10 @@ What it promises, for whatever happens inside:
   (:mod:`coterie.api.answer`);
 * one line is logged and one count is made for each request, with its outcome and error code.
 
+A WebSocket is one exchange from its handshake to its end: a failure before it is accepted is an HTTP answer as any
+other, one after it closes it with code 1011. Each request that comes over it is a turn, with an id, a line and a count
+of its own. A page of another origin may open one only where that origin is allowed: browsers ask nobody before.
+
 Cross-origin headers are added here, so that a browser can read errors too; and its question before a request that is
 not a simple one (the preflight), which comes without a key, is answered here.
 """
@@ -16,15 +20,17 @@ not a simple one (the preflight), which comes without a key, is answered here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coterie.api.socket import INTERNAL_ERROR, SocketClosed
 from coterie.errors import ApiError
 from coterie.errors.render import http_body, http_headers
 from coterie.observe import log
@@ -50,18 +56,58 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await self._serve_socket(SocketExchange(scope, send, self._cors(scope), self), receive)
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
-        exchange = Exchange(scope, send, self._cors(scope))
-        token = log.request_id.set(exchange.request_id)
+        else:
+            exchange = Exchange(scope, send, self._cors(scope))
+            with self.watched(exchange):
+                await self._serve(exchange, receive)
+
+    @contextlib.contextmanager
+    def watched(self, exchange: Exchange) -> Iterator[None]:
+        """A request is being answered: its log lines have its id; at its end it has its own line, and is counted."""
         self._metrics.active.inc()
         try:
-            await self._serve(exchange, receive)
+            with self._told(exchange):
+                yield
         finally:
             self._metrics.active.dec()
+
+    @contextlib.contextmanager
+    def _told(self, exchange: Exchange) -> Iterator[None]:
+        token = log.request_id.set(exchange.request_id)
+        try:
+            yield
+        finally:
             self._finish(exchange)
             log.request_id.reset(token)
+
+    async def _serve_socket(self, exchange: SocketExchange, receive: Receive) -> None:
+        with self._told(exchange):
+            try:
+                self._check_origin(exchange.scope)
+            except ApiError as error:
+                await exchange.fail(error)
+            else:
+                await self._talk(exchange, receive)
+
+    async def _talk(self, exchange: SocketExchange, receive: Receive) -> None:
+        try:
+            await self._serve(exchange, receive)
+        except asyncio.CancelledError:  # the server's stop waits no longer, and has closed the socket
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+        else:
+            await exchange.end()
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Raise ``ApiError`` for the page of another origin, which would use the server as its visitor."""
+        origin = _header(scope, b"origin")
+        if origin is None or self._allowed_origin(scope) is not None or _is_same_origin(scope, origin):
+            return
+        raise ApiError("invalid_value", param="origin", reason="pages of this origin may not call this server")
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> None:
         try:
@@ -73,7 +119,7 @@ class Edge:
             await exchange.fail(error)
         except HTTPException as error:
             await exchange.fail(_from_starlette(error, exchange.scope))
-        except ClientDisconnect:
+        except (ClientDisconnect, SocketClosed):
             exchange.outcome = CLIENT_CLOSED
         except asyncio.CancelledError:
             exchange.outcome = CANCELLED
@@ -90,7 +136,7 @@ class Edge:
         self._metrics.count_request(exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code)
         _log.info(
             "%s %s %s %d %s %.1f ms%s",
-            exchange.scope["method"],
+            exchange.method,
             exchange.scope["path"][:200].encode("unicode_escape").decode(),
             exchange.outcome,
             exchange.status,
@@ -113,7 +159,7 @@ class Edge:
         return origin if allowed else None
 
     def _is_preflight(self, scope: Scope) -> bool:
-        asked = scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method") is not None
+        asked = scope.get("method") == "OPTIONS" and _header(scope, b"access-control-request-method") is not None
         return asked and self._allowed_origin(scope) is not None
 
 
@@ -134,6 +180,11 @@ class Exchange:
         """Where the time went, once the request was given to providers."""
         self._send = send
         self._headers = [*headers, (b"x-request-id", self.request_id.encode())]
+
+    @property
+    def method(self) -> str:
+        """For the log line."""
+        return str(self.scope["method"])
 
     @property
     def route(self) -> str:
@@ -178,6 +229,87 @@ class Exchange:
         await self.send({"type": "http.response.body", "body": body})
 
 
+class SocketExchange(Exchange):
+    """A WebSocket on its way through the edge, from its handshake to its end."""
+
+    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], edge: Edge) -> None:
+        super().__init__(scope, _as_handshake(send), headers)
+        self._edge = edge
+        self._closed = False
+
+    @property
+    def method(self) -> str:
+        """For the log line."""
+        return "WEBSOCKET"
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; an HTTP answer is one to the handshake, and an acceptance gets the headers of answers."""
+        if message["type"] == "websocket.accept":
+            self.status = 101
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
+        elif message["type"].startswith("http."):
+            self._closed = True
+            await super().send(message)
+            return
+        elif message["type"] == "websocket.close":
+            self._closed = True
+        await self._send(message)
+
+    async def fail(self, error: ApiError) -> None:
+        """Answer the handshake with ``error``, or close what is open already."""
+        if self.status != 101:
+            await super().fail(error)
+            return
+        self.note(error)
+        await self.close(INTERNAL_ERROR, error.code)
+
+    async def end(self) -> None:
+        """The application is through: close, where it has not."""
+        await self.close(1000, "")
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close an open socket."""
+        if self.status == 101 and not self._closed:
+            with contextlib.suppress(OSError):  # the client has gone
+                await self.send({"type": "websocket.close", "code": code, "reason": reason})
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """One request that came over the socket."""
+        turn = Turn(self.scope, self._send, [])
+        with self._edge.watched(turn):
+            yield turn
+
+
+class Turn(Exchange):
+    """One request over a WebSocket: what a request is to who answers it, but that nothing is sent through it."""
+
+    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        super().__init__(scope, send, headers)
+        self.status = 200
+
+    @property
+    def method(self) -> str:
+        """For the log line."""
+        return "TURN"
+
+    def note(self, error: ApiError) -> None:
+        """Remember how the turn ended, and log what the client is not told."""
+        super().note(error)
+        self.status = error.status
+
+
+def _as_handshake(send: Send) -> Send:
+    """Send HTTP messages as the answer to a handshake (ASGI's extension for it), and others as they are."""
+
+    async def send_as_handshake(message: Message) -> None:
+        if message["type"].startswith("http."):
+            message = {**message, "type": f"websocket.{message['type']}"}
+        await send(message)
+
+    return send_as_handshake
+
+
 def _last_words(timing: Timing | None) -> str:
     """What the log tells of a request's way through the providers; a stream's head went out before it was known."""
     if timing is None or not timing.attempts:
@@ -199,6 +331,11 @@ async def _allow(exchange: Exchange) -> None:
 
 def _header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def _is_same_origin(scope: Scope, origin: bytes) -> bool:
+    """Whether a page is this server's own."""
+    return origin.partition(b"://")[2] == _header(scope, b"host")
 
 
 def _from_starlette(error: HTTPException, scope: Scope) -> ApiError:

@@ -12,7 +12,8 @@ offers to change the protocol. Here:
 * beyond a number of connections a new one is closed at once;
 * a client that reads nothing for a while, though there is something to read, is cut off: it would hold a slot for ever;
 * a client that goes ends the request that is being answered, however many it has sent;
-* an offer to change the protocol (Java's client makes it with every request) is ignored, as RFC 9110, 7.8 allows.
+* an offer to change the protocol (Java's client makes it with every request) is ignored, as RFC 9110, 7.8 allows,
+  unless it is the whole handshake of a WebSocket on the one path that has one (:mod:`coterie.api.socket_protocol`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from coterie.api.handshake import SocketHead, SocketProtocol, opens_socket
 from coterie.config import LimitSettings
 from coterie.errors import ApiError
 from coterie.errors.render import http_body, http_headers
@@ -62,6 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
+        self._opens_socket = False
+        """Whether the newest head opens a WebSocket."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or close it where there are too many."""
@@ -103,7 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._arm(self.limits.header_timeout_s)
         heads, from_a_head = self._heads, not self._body_open
         self._parse(data)
-        if self.transport.is_closing():
+        if self._opens_socket or self.transport.is_closing():
             return
         if self._body_open:
             self._count_unread(len(data))
@@ -132,6 +136,33 @@ class BoundedProtocol(HttpToolsProtocol):
         self._repeating_head = True
         self.parser.feed_data(b"\r\n".join((b"POST / HTTP/1.1", *framing, b"", b"")))
 
+    def _should_upgrade(self) -> bool:
+        return self._opens_socket
+
+    def handle_websocket_upgrade(self) -> None:
+        """Called where the parser has stopped behind the head of a request that opens a WebSocket: hand over."""
+        stop = sys.exception()
+        assert isinstance(stop, httptools.HttpParserUpgrade)
+        self._disarm()
+        self._reading_again()
+        self.connections.discard(self)
+        make = cast("Callable[..., SocketProtocol]", self.ws_protocol_class)
+        socket = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
+        key = dict(self.headers)[b"sec-websocket-key"]
+        self.transport.set_protocol(cast("asyncio.BaseProtocol", socket))
+        socket.take_over(SocketHead(self.url, self.headers, key, self._data[stop.args[0] :]), self.transport)
+        if self.flow.write_paused:  # by an earlier answer
+            socket.pause_writing()
+
+    def _asks_for_socket(self) -> bool:
+        """Whether the newest head opens a WebSocket. Nothing else may be under way on the connection."""
+        asked = self.parser.should_upgrade() and self.ws_protocol_class is not None
+        return asked and not self._busy() and not self.pipeline and not self._lingering and self._is_handshake()
+
+    def _is_handshake(self) -> bool:
+        plain = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        return plain and self._get_upgrade() == b"websocket" and opens_socket(self.url, self.headers)
+
     def on_url(self, url: bytes) -> None:
         """A part of the first line."""
         if not self._repeating_head:
@@ -157,10 +188,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._repeating_head = False
             return
         self._heads += 1
+        self._opens_socket = self._asks_for_socket()
         self._head_begun, self._body_open = False, True
         self._unread_bytes = 0
         self._disarm()
         super().on_headers_complete()
+        if self._opens_socket:
+            return
         self.cycle.transport = cast("asyncio.Transport", _AnswerTransport(self))
         scope = cast("dict[str, Any]", self.cycle.scope)
         scope["coterie.client"] = ClientLine(self.cycle, self.cycle.transport)
@@ -274,16 +308,14 @@ class _AnswerTransport:
             self._write_both(b"")
 
 
-class ClientLine:
-    """The client of one request, as far as its socket tells. Stands in the scope, as "coterie.client"."""
+class ClientPresence:
+    """Whether a client is still there, as far as its socket tells. Stands in the scope, as "coterie.client"."""
 
-    __slots__ = ("_cycle", "_tell", "_transport", "gone")
+    __slots__ = ("_tell", "gone")
 
-    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
+    def __init__(self) -> None:
         self.gone = False
         """Whether the client has left."""
-        self._cycle = cycle
-        self._transport = transport
         self._tell: Callable[[], None] | None = None
 
     def tell(self, whom: Callable[[], None] | None) -> None:
@@ -297,6 +329,17 @@ class ClientLine:
         self.gone = True
         if self._tell is not None:
             self._tell()
+
+
+class ClientLine(ClientPresence):
+    """The client of one request, and the short way to write to it."""
+
+    __slots__ = ("_cycle", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._cycle = cycle
+        self._transport = transport
 
     def write(self, event: bytes) -> bool:
         """Write one more event of a stream that has begun; false where it has to wait, or go the usual way.

@@ -57,3 +57,9 @@ def start_of(request: Request) -> Timing:
 def parsed_now(timing: Timing) -> None:
     """The request is read, and found good."""
     timing.parse_s = time.perf_counter() - timing.started_s - timing.admit_s
+
+
+def owner_of(request: Request) -> str:
+    """Whose request it is, as its key told."""
+    owner: str = request.scope["coterie.owner"]
+    return owner

@@ -12,13 +12,16 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from coterie.api import conversations, responses
 from coterie.api.answer import DialectMachines, GenerationAnswer
 from coterie.api.attendance import attended
 from coterie.api.body import read_object
 from coterie.api.openapi import PAGE, openapi
 from coterie.api.reading import Parse, check_named, parsed_now, read, start_of
+from coterie.api.responses_socket import hold_conversation
+from coterie.api.socket import socket_route
 from coterie.api.state import AppState
-from coterie.api.writer import send_json
+from coterie.api.writer import send_json, whole
 from coterie.dialects.chat import parse_chat, parse_chat_openly
 from coterie.dialects.chat_fold import ChatFold
 from coterie.dialects.chat_stream import ChatStream
@@ -42,6 +45,33 @@ def make_router(state: AppState) -> Router:
         _route(state, "/v1/chat/completions", chat_completions, "POST"),
         _route(state, "/v1/completions", completions, "POST"),
         _route(state, "/v1/embeddings", embeddings, "POST"),
+        _route(state, "/v1/responses", responses.create_response, "POST"),
+        socket_route(state, "/v1/responses", hold_conversation),
+        _route(state, "/v1/responses/compact", responses.compact_response, "POST"),
+        _route(state, "/v1/responses/input_tokens", responses.count_input_tokens, "POST"),
+        _routes(state, "/v1/responses/{response_id}", GET=responses.get_response, DELETE=responses.delete_response),
+        _route(state, "/v1/responses/{response_id}/cancel", responses.cancel_response, "POST"),
+        _route(state, "/v1/responses/{response_id}/input_items", responses.list_input_items),
+        _route(state, "/v1/conversations", conversations.create_conversation, "POST"),
+        _routes(
+            state,
+            "/v1/conversations/{conversation_id}",
+            GET=conversations.get_conversation,
+            POST=conversations.update_conversation,
+            DELETE=conversations.delete_conversation,
+        ),
+        _routes(
+            state,
+            "/v1/conversations/{conversation_id}/items",
+            GET=conversations.list_items,
+            POST=conversations.add_items,
+        ),
+        _routes(
+            state,
+            "/v1/conversations/{conversation_id}/items/{item_id}",
+            GET=conversations.get_item,
+            DELETE=conversations.delete_item,
+        ),
         _route(state, "/v1/models", list_models),
         _route(state, "/v1/models/{model:path}", retrieve_model),
         _route(state, "/metrics", metrics),
@@ -86,12 +116,12 @@ async def embeddings(request: Request, state: AppState) -> ASGIApp:
 
 async def list_models(request: Request, state: AppState) -> ASGIApp:
     """``GET /v1/models``."""
-    return _json({"object": "list", "data": [_card(card) for card in state.router.models()]})
+    return whole({"object": "list", "data": [_card(card) for card in state.router.models()]})
 
 
 async def retrieve_model(request: Request, state: AppState) -> ASGIApp:
     """``GET /v1/models/{model}``."""
-    return _json(_card(state.router.card(request.path_params["model"])))
+    return whole(_card(state.router.card(request.path_params["model"])))
 
 
 async def metrics(request: Request, state: AppState) -> ASGIApp:
@@ -101,7 +131,7 @@ async def metrics(request: Request, state: AppState) -> ASGIApp:
 
 async def status(request: Request, state: AppState) -> ASGIApp:
     """``GET /status``: what ``coterie status`` shows."""
-    return _json(
+    return whole(
         {
             "version": __version__,
             "started_at": state.started_at,
@@ -116,7 +146,7 @@ async def status(request: Request, state: AppState) -> ASGIApp:
 
 async def health(request: Request, state: AppState) -> ASGIApp:
     """``GET /health``: the process is alive."""
-    return _json({"status": "ok"})
+    return whole({"status": "ok"})
 
 
 async def ready(request: Request, state: AppState) -> ASGIApp:
@@ -126,12 +156,12 @@ async def ready(request: Request, state: AppState) -> ASGIApp:
     if not _is_ready(state):
         # Nobody knows how long a load takes: as long again as it has taken so far is a fair guess.
         raise ApiError("not_ready", retry_after_s=min(10.0, max(1.0, time.time() - state.started_at)))
-    return _json({"status": "ready"})
+    return whole({"status": "ready"})
 
 
 async def version(request: Request, state: AppState) -> ASGIApp:
     """``GET /version``."""
-    return _json({"version": __version__})
+    return whole({"version": __version__})
 
 
 async def openapi_json(request: Request, state: AppState) -> ASGIApp:
@@ -164,12 +194,13 @@ def _card(card: ModelCard) -> dict[str, Any]:
     return {"id": card.id, "object": "model", "created": card.created, "owned_by": card.owned_by}
 
 
-def _json(value: Any) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")
-
-
 def _route(state: AppState, path: str, handler: Handler, method: str = "GET", *, public: bool = False) -> Route:
     """A route; all but public ones need a key, where the server has keys."""
+    return _routes(state, path, public=public, **{method: handler})
+
+
+def _routes(state: AppState, path: str, *, public: bool = False, **handlers: Handler) -> Route:
+    """A route with a handler for each method."""
 
     async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
         scope["coterie.route"] = path
@@ -177,11 +208,12 @@ def _route(state: AppState, path: str, handler: Handler, method: str = "GET", *,
         exchange.scope["coterie.route"] = path
         request = Request(scope, receive)
         if not public:
-            state.keys.check(request.headers.get("authorization"))
-        answer = await handler(request, state)
+            scope["coterie.owner"] = state.keys.check(request.headers.get("authorization"))
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        answer = await handlers[method](request, state)
         await answer(scope, receive, send)
 
-    return Route(path, _AsgiEndpoint(endpoint), methods=[method])
+    return Route(path, _AsgiEndpoint(endpoint), methods=list(handlers))
 
 
 class _AsgiEndpoint:

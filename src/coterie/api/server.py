@@ -22,14 +22,20 @@ import uvloop
 from coterie.api.app import make_app
 from coterie.api.protocol import bounded_protocol
 from coterie.api.reload import LoadSettings, reload
+from coterie.api.socket_protocol import bounded_socket
 from coterie.api.state import AppState
 from coterie.config import ServerSettings
 from coterie.observe.lag import LagWatch
+from coterie.turns.opening import opened_keeping
 
 _log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+
+_PING_EVERY_S = 20
+_PONG_WITHIN_S = 20
+"""A peer of a WebSocket that answers no ping for so long is dead."""
 
 
 class PortTakenError(Exception):
@@ -69,21 +75,28 @@ async def _serve(
 ) -> None:
     server = _Server(_config(state))
     stop = asyncio.Event()
-    with _signals(stop), _reloading(state, load):
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        starting = asyncio.create_task(state.router.start())
-        lag = LagWatch(state.metrics.loop_lag.of())
-        await _started(server, serving)
-        _spare_the_collector()
-        on_ready()
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-        await _stop(state, server, stop)
-        lag.stop()
-        stopping.cancel()
-        starting.cancel()
-        await asyncio.gather(serving, starting, return_exceptions=True)
-        await state.router.stop()
+    async with opened_keeping(state.settings) as state.kept:
+        with _signals(stop), _reloading(state, load):
+            await _serve_until(server, stop, state, listener, on_ready)
+
+
+async def _serve_until(
+    server: _Server, stop: asyncio.Event, state: AppState, listener: socket.socket, on_ready: Callable[[], None]
+) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    starting = asyncio.create_task(state.router.start())
+    lag = LagWatch(state.metrics.loop_lag.of())
+    await _started(server, serving)
+    _spare_the_collector()
+    on_ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await _stop(state, server, stop)
+    lag.stop()
+    stopping.cancel()
+    starting.cancel()
+    await asyncio.gather(serving, starting, return_exceptions=True)
+    await state.router.stop()
 
 
 async def _stop(state: AppState, server: _Server, stop: asyncio.Event) -> None:
@@ -123,7 +136,11 @@ def _config(state: AppState) -> uvicorn.Config:
     return uvicorn.Config(
         make_app(state),
         http=bounded_protocol(state.settings.limits),
-        ws="none",
+        ws=bounded_socket(state.settings.limits),
+        ws_max_size=state.settings.limits.body_bytes,
+        ws_ping_interval=_PING_EVERY_S,
+        ws_ping_timeout=_PONG_WITHIN_S,
+        ws_per_message_deflate=False,  # a few bytes could unpack to as many as there are
         loop="none",
         lifespan="off",
         log_config=None,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from coterie.api.active import ActiveRequests
 from coterie.api.auth import KeyRing
+from coterie.api.background import Background
 from coterie.config import Settings
 from coterie.dialects.chat import DialectLimits
 from coterie.dispatch.router import Router
 from coterie.observe.metrics import Metrics
+from coterie.turns.keeping import Keeping
 
 
 @dataclass
@@ -22,7 +24,18 @@ class AppState:
     metrics: Metrics
     keys: KeyRing
     active: ActiveRequests = field(default_factory=ActiveRequests)
+    kept: Keeping | None = None
+    """What is kept of responses; there once the storage is open."""
     started_at: int = field(default_factory=lambda: int(time.time()))
+
+    def __post_init__(self) -> None:
+        self.background = Background(self.settings.responses, self.active, self.metrics)
+
+    @property
+    def keeping(self) -> Keeping:
+        """What is kept of responses."""
+        assert self.kept is not None, "the storage is opened before the first request"
+        return self.kept
 
     @property
     def dialect_limits(self) -> DialectLimits:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
 from coterie.api.edge import Exchange
 from coterie.api.protocol import ClientLine
 
@@ -10,6 +15,11 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def whole(value: Any) -> Response:
+    """A JSON answer that is known."""
+    return Response(orjson.dumps(value), media_type="application/json")
 
 
 async def send_json(exchange: Exchange, body: bytes) -> None:

@@ -62,6 +62,7 @@ def _serve(settings: Settings, lock: StateLock, read: Callable[[], Settings]) ->
     from coterie.api.app import make_providers, make_state
     from coterie.api.server import PortTakenError, listen, run
     from coterie.observe import log
+    from coterie.storage.database import StorageError
 
     log.configure(settings.log_level)
     try:
@@ -78,7 +79,10 @@ def _serve(settings: Settings, lock: StateLock, read: Callable[[], Settings]) ->
         state = make_state(settings, make_providers(settings))
         url = _url(settings, listener)
         lock.tell(url)
-        run(state, listener, lambda: _greet(settings, url), read)
+        try:
+            run(state, listener, lambda: _greet(settings, url), read)
+        except StorageError as error:
+            _refuse(str(error), "See 'storage.url'; 'coterie doctor' looks at it")
 
 
 def _model_flag(text: str) -> dict[str, Any]:

@@ -70,6 +70,21 @@ STORED = (
         cause="A message on a socket is not an event that a client may send.",
         remedy="Send 'response.create' with the fields of a request, as text.",
     ),
+    caller(
+        "invalid_stream_id",
+        "The 'stream_id' field must be a non-empty string with at most 256 characters and may only contain letters, "
+        "numbers, underscores, hyphens, and periods.",
+        param=True,
+        cause="A message on a socket names its lane in a way that no lane can be named.",
+        remedy="Correct the 'stream_id', or leave it out.",
+    ),
+    caller(
+        "websocket_connection_limit_reached",
+        "Responses websocket connection limit reached ({limit_s} seconds). Create a new websocket connection to "
+        "continue.",
+        cause="A socket has been open for as long as one may be.",
+        remedy="Open another; a response that is stored can be gone on from there.",
+    ),
     service(
         "response_timeout",
         "The response did not finish within {limit_s} seconds.",

@@ -124,3 +124,13 @@ async def test_a_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
     task.go.set()
     await task.task
     assert len(requests) == 0
+
+
+async def test_the_stop_is_told_to_who_asked_for_it() -> None:
+    requests = ActiveRequests()
+    told: list[str] = []
+    with requests.told_of_stop(lambda: told.append("during")):
+        with requests.told_of_stop(lambda: told.append("before")):
+            pass
+        await requests.drain(0)
+    assert told == ["during"]

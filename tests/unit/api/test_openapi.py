@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from starlette.routing import Route
 from tests.support.provider import ScriptedProvider
 from tests.support.web import client, settings
 
@@ -25,10 +26,10 @@ UNDESCRIBED = {"/openapi.json", "/docs"}
 
 def test_every_route_is_described_and_no_other() -> None:
     router = make_router(make_state(settings(), [ScriptedProvider()]))
-    routes: dict[str, Any] = {getattr(route, "path", "").replace(":path", ""): route for route in router.routes}
-    assert DOCUMENT["paths"].keys() == routes.keys() - UNDESCRIBED
-    for path, operations in DOCUMENT["paths"].items():
-        assert {method.upper() for method in operations} == routes[path].methods - {"HEAD"}
+    routes = [route for route in router.routes if isinstance(route, Route)]
+    methods = {route.path.replace(":path", ""): (route.methods or set()) - {"HEAD"} for route in routes}
+    described = {path: {method.upper() for method in operations} for path, operations in DOCUMENT["paths"].items()}
+    assert described == {path: names for path, names in methods.items() if path not in UNDESCRIBED}
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -316,10 +316,17 @@ async def test_chunks_after_an_offer_to_change_the_protocol() -> None:
         assert (await wire.ask(get("/health"))).status == 200
 
 
-async def test_a_web_socket_is_declined_by_an_ordinary_answer() -> None:
+HANDSHAKE = {
+    "connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/chat/completions", 405), ("/v1/responses/", 404), ("/health", 200)])
+async def test_a_web_socket_is_ignored_where_there_is_none(path: str, status: int) -> None:
     async with server() as served, served.connect() as wire:
-        answer = await wire.ask(get("/v1/responses", connection="upgrade", upgrade="websocket"))
-        expect_error(answer, 404, "not_found")
+        for _ in range(2):
+            assert (await wire.ask(get(path, **HANDSHAKE))).status == status
 
 
 async def test_http_1_0() -> None:

@@ -1,0 +1,91 @@
+"""Responses that are generated in the background: for nobody who waits, and for whoever asks.
+
+What it promises:
+
+* at most ``responses.background`` are generated at once and ``responses.background_queue`` wait, in the order in which
+  they came; one more is refused at once, with the delay after which there should be room;
+* each has ``responses.background_timeout_s`` in all, and then fails as ``response_timeout``;
+* one that is cancelled stops at once, wherever it was; the engine behind it too;
+* the end of the server ends them like any other answer: those that do not finish in time are stored as failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import Final
+
+from coterie.api.active import ActiveRequest, ActiveRequests
+from coterie.config import ResponsesSettings
+from coterie.errors import ApiError
+from coterie.observe.metrics import Metrics
+from coterie.turns.asking import Asking
+from coterie.turns.turn import Turn
+from coterie.wire.lingua import Chunks
+
+_FIRST_GUESS_S: Final = 10.0
+"""How long one is assumed to take before any was measured."""
+
+_WEIGHT: Final = 0.2
+"""Weight of the newest measurement in the running mean."""
+
+
+class Background:
+    """See the module."""
+
+    def __init__(self, settings: ResponsesSettings, active: ActiveRequests, metrics: Metrics) -> None:
+        self._settings = settings
+        self._active = active
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(self._settings.background)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._mean_s = _FIRST_GUESS_S
+
+    @property
+    def count(self) -> int:
+        """Responses that run or wait."""
+        return len(self._tasks)
+
+    def check_room(self) -> None:
+        """Raise ``ApiError`` ``server_is_overloaded`` where one more cannot even wait."""
+        ahead = self.count + 1 - self._settings.background
+        if ahead > self._settings.background_queue:
+            raise ApiError("server_is_overloaded", retry_after_s=self._mean_s * ahead / self._settings.background)
+
+    def begin(self, turn: Turn, asking: Asking) -> None:
+        """Generate ``turn``, which was accepted. Returns at once."""
+        begun: asyncio.Future[ActiveRequest] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._generate(turn, asking, begun))
+        begun.set_result(self._active.admit(task))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _generate(self, turn: Turn, asking: Asking, begun: asyncio.Future[ActiveRequest]) -> None:
+        request = begun.result()
+        loop = asyncio.get_running_loop()
+        limit_s = self._settings.background_timeout_s
+        late = ApiError("response_timeout", limit_s=f"{limit_s:g}")
+        timer = loop.call_later(limit_s, request.end_with, late)
+        try:
+            async with contextlib.aclosing(self._chunks(turn, asking)) as chunks:
+                await turn.run(chunks, None, lambda: request.failure)
+        finally:
+            timer.cancel()
+            self._active.leave(request)
+            self._count(turn)
+
+    async def _chunks(self, turn: Turn, asking: Asking) -> Chunks:
+        """The chunks of its answer, once there is a slot."""
+        async with self._slots:
+            started_s = time.perf_counter()
+            await turn.start()
+            async with contextlib.aclosing(asking.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            self._mean_s += _WEIGHT * (time.perf_counter() - started_s - self._mean_s)
+
+    def _count(self, turn: Turn) -> None:
+        outcome = "ok" if turn.failure is None else turn.failure.entry.fault
+        code = "" if turn.failure is None else turn.failure.code
+        self._metrics.count_request("background", "responses", turn.plan.parsed.model, outcome, code)

@@ -1,0 +1,128 @@
+"""How a turn is run for somebody who waits for it, or for nobody."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from coterie.api.active import ActiveRequest
+from coterie.api.edge import Exchange
+from coterie.api.reading import read
+from coterie.api.state import AppState
+from coterie.api.writer import StreamWriter
+from coterie.dialects.chat import parse_chat, parse_chat_openly
+from coterie.observe.metrics import Metrics
+from coterie.observe.timing import Timing
+from coterie.turns.asking import Asking
+from coterie.turns.turn import Plan, Sink, Turn
+from coterie.wire.lingua import Chunks
+
+_DELTA: Final = b".delta\n"
+_TYPE_BYTES: Final = 64
+"""Within so many bytes an event has said its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Runs turns for the request ``active``."""
+
+    state: AppState
+    timing: Timing
+    active: ActiveRequest
+
+    async def run(self, plan: Plan, sink: Sink | None = None, *, most_tokens: int | None = None) -> Turn:
+        """Generate what ``plan`` says, with what came before it. Raises ``ApiError`` where nothing was said yet."""
+        return await self.run_planned(await self.state.keeping.plan(plan), sink, most_tokens=most_tokens)
+
+    async def run_planned(
+        self,
+        plan: Plan,
+        sink: Sink | None = None,
+        *,
+        most_tokens: int | None = None,
+        answer: Callable[[], Chunks] | None = None,
+    ) -> Turn:
+        """The same, where what came before is in the plan. ``answer`` gives it in a model's place."""
+        asking, turn = await self._prepared(plan, most_tokens)
+        try:
+            chunks = answer() if answer is not None else asking.chunks()
+        except BaseException:
+            await self.state.keeping.withdraw(plan)
+            raise
+        async with contextlib.aclosing(chunks):
+            await turn.run(chunks, sink, lambda: self.active.failure)
+        self.state.metrics.count_usage(plan.parsed.model, _chat_usage(turn))
+        return turn
+
+    async def accept(self, plan: Plan) -> Turn:
+        """Take a turn into the background. Raises ``ApiError`` for what is wrong now, or without room."""
+        self.state.background.check_room()
+        plan = await self.state.keeping.plan(plan)
+        asking, turn = await self._prepared(plan, None)
+        try:
+            asking.check()
+            await turn.accept()
+        except BaseException:
+            await self.state.keeping.withdraw(plan)
+            raise
+        self.state.background.begin(turn, asking)
+        return turn
+
+    async def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
+        keeping = self.state.keeping
+        try:
+            asking = Asking(plan, keeping.sealer.unseal, lambda body: self._ask(plan, body, most_tokens))
+        except BaseException:
+            await keeping.withdraw(plan)
+            raise
+        return asking, Turn(plan, keeping, asking.relate)
+
+    def _ask(self, plan: Plan, body: dict[str, Any], most_tokens: int | None) -> Chunks:
+        if most_tokens is not None:
+            body = {**body, "max_completion_tokens": most_tokens}
+        state = self.state
+        parsed = read(state.router, body, state.dialect_limits, parse_chat, parse_chat_openly)
+        generation = dataclasses.replace(parsed.generation, streamed=plan.told)
+        return state.router.generate(generation, self.timing)
+
+
+class Meter:
+    """Measures when the deltas of a stream come. ``started_s`` is when its request did, of the performance counter."""
+
+    def __init__(self, metrics: Metrics, model: str, started_s: float) -> None:
+        self._first = metrics.first_token.of(model)
+        self._gaps = metrics.inter_token.of(model)
+        self._started_s = started_s
+        self._last_s = 0.0
+
+    def look(self, event: bytes) -> None:
+        """An event comes now."""
+        if _DELTA in event[:_TYPE_BYTES]:
+            now_s = time.perf_counter()
+            if self._last_s:
+                self._gaps.add(now_s - self._last_s)
+            else:
+                self._first.add(now_s - self._started_s)
+            self._last_s = now_s
+
+
+class MeteredSink:
+    """Writes the events of a stream, and measures when they come."""
+
+    def __init__(self, state: AppState, exchange: Exchange, model: str) -> None:
+        self.writer = StreamWriter(exchange)
+        self._meter = Meter(state.metrics, model, exchange.started_s)
+
+    async def write(self, event: bytes) -> None:
+        """Send one event."""
+        self._meter.look(event)
+        await self.writer.write(event)
+
+
+def _chat_usage(turn: Turn) -> dict[str, Any] | None:
+    usage = turn.response["usage"]
+    return usage and {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}

@@ -1,0 +1,193 @@
+"""The WebSocket mode of ``/v1/responses``: several turns over one connection.
+
+A message is a request: the body of ``POST /v1/responses`` with ``"type": "response.create"``. What it promises:
+
+* One turn at a time, in the order in which they came; what comes meanwhile waits. The messages of a turn are the events
+  of a stream, one JSON object each, without ``[DONE]``: over a socket it would be taken for the end of the next turn.
+* A turn ends in exactly one way: with its terminal event, or, where it failed before it said anything, with one
+  ``error`` message that carries the status which HTTP would have. Never both; and the connection goes on after either.
+* Each lane (``stream_id``, which its messages carry) remembers its last response, stored or not, for as long as the
+  connection lasts. A turn that goes on from it and fails makes it forgotten.
+* ``generate: false`` makes a response that says nothing, and from which the next turn goes on.
+* A connection that has been open for :data:`LIFETIME_S` is closed, between two turns, and told why.
+
+Sources: Open Responses, "WebSocket transport"; OpenAI's guide to the WebSocket mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from coterie.api.attendance import attended
+from coterie.api.edge import Turn as TurnExchange
+from coterie.api.errand import Errand, Meter
+from coterie.api.responses import DIALECT, parse
+from coterie.api.socket import GOING_AWAY, ClientSocket
+from coterie.api.state import AppState
+from coterie.dialects.responses import ParsedResponse
+from coterie.errors import ApiError
+from coterie.errors.render import DONE
+from coterie.errors.render_responses import socket_error
+from coterie.observe.timing import Timing
+from coterie.turns.keeping import finished
+from coterie.turns.turn import Item, Plan, Turn
+from coterie.wire.json_body import parse_object
+from coterie.wire.lingua import Chunks
+
+LIFETIME_S: Final = 3600.0
+"""Seconds for which a connection may be used."""
+
+_LANES: Final = 32
+"""Lanes whose last responses are remembered; those of the lane that was used longest ago are forgotten."""
+
+_LANE: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
+_OWN_FIELDS: Final = frozenset({"type", "stream", "background", "generate", "stream_id"})
+_CREATE: Final = "response.create"
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A response that a lane can go on from."""
+
+    id: str
+    items: tuple[Item, ...]
+
+
+@dataclass
+class Conversation:
+    """The turns of one socket."""
+
+    socket: ClientSocket
+    state: AppState
+    lanes: dict[str, _Said] = field(default_factory=dict)
+
+    async def hold(self) -> None:
+        """Answer message after message, until the client goes. Raises ``SocketClosed``."""
+        ends_at_s = time.monotonic() + LIFETIME_S
+        while (message := await self._next(ends_at_s - time.monotonic())) is not None:
+            with self.socket.exchange.turn() as exchange:
+                await self._answer(message, exchange)
+        error = ApiError("websocket_connection_limit_reached", limit_s=f"{LIFETIME_S:g}")
+        await self._send(socket_error(error, self.socket.exchange.request_id), "")
+        await self.socket.close(GOING_AWAY, error.code)
+
+    async def _next(self, limit_s: float) -> str | None:
+        """The next message; ``None`` where the connection's time is up."""
+        try:
+            async with asyncio.timeout(max(0.0, limit_s)):
+                return await self.socket.receive()
+        except TimeoutError:
+            return None
+
+    async def _answer(self, message: str, exchange: TurnExchange) -> None:
+        exchange.dialect = DIALECT
+        timing = exchange.timing = Timing(exchange.started_s)
+        lane = ""
+        try:
+            body = parse_object(message.encode(), max_depth=self.state.settings.limits.json_depth)
+            lane = _lane_of(body)
+            parsed = parse(self.state, _request_in(body))
+            exchange.model = parsed.model
+            async with attended(self.state, exchange, _nobody) as active:
+                await self._turn(Errand(self.state, timing, active), exchange, parsed, lane, body.get("generate"))
+        except ApiError as error:
+            exchange.note(error)
+            await self._send(socket_error(error, exchange.request_id), lane)
+
+    async def _turn(
+        self, errand: Errand, exchange: TurnExchange, parsed: ParsedResponse, lane: str, generate: object
+    ) -> None:
+        silent = generate is False
+        plan = Plan(self.socket.owner, exchange.request_id, parsed, told=True, error_event=False, silent=silent)
+        before = self._remembered(parsed.previous_response_id)
+        sink = _Sink(self, lane, Meter(self.state.metrics, parsed.model, exchange.started_s))
+        try:
+            plan = await self.state.keeping.plan(plan, before)
+            turn = await errand.run_planned(plan, sink, answer=_silence if silent else None)
+        except ApiError:
+            self._forget(parsed.previous_response_id)
+            raise
+        if turn.failure is not None:
+            exchange.note(turn.failure)
+            self._forget(parsed.previous_response_id)
+        else:
+            self._remember(lane, plan, turn)
+
+    def _remembered(self, response_id: str | None) -> Sequence[Item] | None:
+        return next((said.items for said in self.lanes.values() if said.id == response_id), None)
+
+    def _remember(self, lane: str, plan: Plan, turn: Turn) -> None:
+        self.lanes.pop(lane, None)
+        items = (*plan.context, *plan.parsed.input, *finished(turn.response["output"]))
+        self.lanes[lane] = _Said(plan.id, items)
+        while len(self.lanes) > _LANES:
+            del self.lanes[next(iter(self.lanes))]
+
+    def _forget(self, response_id: str | None) -> None:
+        self.lanes = {lane: said for lane, said in self.lanes.items() if said.id != response_id}
+
+    async def _send(self, event: dict[str, Any], lane: str) -> None:
+        await self.socket.send(orjson.dumps({**event, "stream_id": lane} if lane else event))
+
+
+class _Sink:
+    """Sends the events of a stream as messages."""
+
+    def __init__(self, conversation: Conversation, lane: str, meter: Meter) -> None:
+        self._socket = conversation.socket
+        self._beside = b',"stream_id":' + orjson.dumps(lane) + b"}" if lane else b""
+        self._meter = meter
+
+    async def write(self, event: bytes) -> None:
+        """Send one event."""
+        if event == DONE:
+            return
+        self._meter.look(event)
+        data = event[event.index(b"\ndata: ") + 7 : -2]
+        await self._socket.send(data[:-1] + self._beside if self._beside else data)
+
+
+async def hold_conversation(socket: ClientSocket, state: AppState) -> None:
+    """Serve one socket."""
+    await Conversation(socket, state).hold()
+
+
+def _lane_of(body: dict[str, Any]) -> str:
+    lane = body.get("stream_id")
+    if lane is None:
+        return ""
+    if not isinstance(lane, str) or not _LANE.fullmatch(lane):
+        raise ApiError("invalid_stream_id", param="stream_id")
+    return lane
+
+
+def _request_in(body: dict[str, Any]) -> dict[str, Any]:
+    """The request that a message carries. Raises ``ApiError``."""
+    if body.get("type") != _CREATE:
+        raise ApiError("websocket_message_invalid", reason=f"its 'type' must be '{_CREATE}'")
+    if body.get("stream") not in (None, True):  # some clients say that they stream, which goes without saying
+        raise ApiError("unsupported_value", param="stream", value="false", hint=" A socket always streams.")
+    if body.get("background") not in (None, False):
+        hint = " Use 'POST /v1/responses'."
+        raise ApiError("unsupported_value", param="background", value="true", hint=hint)
+    if not isinstance(body.get("generate", True), bool):
+        raise ApiError("invalid_type", param="generate", expected="a boolean", actual="something else")
+    return {**{name: value for name, value in body.items() if name not in _OWN_FIELDS}, "stream": True}
+
+
+async def _silence() -> Chunks:
+    """The answer of a model that was not asked."""
+    yield {"choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": "stop"}]}
+    yield {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
+
+
+async def _nobody() -> dict[str, Any]:
+    """What else may come is for the next turn."""
+    raise AssertionError("a socket tells that its client has gone by itself")
