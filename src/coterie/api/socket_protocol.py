@@ -210,6 +210,8 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self._opened()
         elif message["type"] == "websocket.close" and self.close_timer is not None:
             self._close_within_limit()
+        elif message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True  # it was refused, and nothing else is to be said
         self._active_s = self.loop.time()
 
     def _opened(self) -> None:

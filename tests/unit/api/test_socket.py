@@ -21,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from coterie.api.active import ActiveRequests
 from coterie.api.attendance import attended
 from coterie.api.handshake import SOCKET_PATH
+from coterie.api.protocol import BoundedProtocol
 from coterie.api.socket import ClientSocket, SocketClosed
 from coterie.api.state import AppState
 from coterie.errors import ApiError
@@ -95,13 +96,14 @@ async def test_many_messages_at_once_are_answered_in_order() -> None:
 # Handshakes
 
 
-async def test_a_key_is_needed_where_there_are_keys() -> None:
+async def test_a_key_is_needed_where_there_are_keys(caplog: pytest.LogCaptureFixture) -> None:
     async with sockets(server={"api_keys": [KEY]}) as served:
         expect_refusal(await refusal(served.url), 401, "invalid_api_key")
         expect_refusal(await refusal(served.url, authorization="Bearer wrong"), 401, "invalid_api_key")
         async with connect(served.url, additional_headers={"authorization": f"Bearer {KEY}"}) as client:
             await client.send("in")
             assert await client.recv() == "in"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_the_owner_of_a_socket_is_known() -> None:
@@ -207,6 +209,21 @@ async def test_a_handshake_after_a_request() -> None:
         assert (status, headers["sec-websocket-accept"]) == (101, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
 
 
+async def test_a_handshake_while_an_earlier_answer_is_not_read() -> None:
+    async with sockets() as served, served.wire() as wire:
+        await wire.ask(get(SOCKET_PATH, "POST"))
+        [http] = served.server.server_state.connections
+        assert isinstance(http, BoundedProtocol)
+        http.pause_writing()
+        await wire.send(handshake() + frame(b"x"))
+        await until(lambda: bool(served.protocols))
+        [protocol] = served.protocols
+        assert not protocol.writable.is_set()
+        assert http._write_timer is None
+        protocol.resume_writing()
+        assert (await wire.head())[0] == 101
+
+
 async def test_a_handshake_behind_a_request_that_is_not_answered_is_none() -> None:
     async with sockets() as served, served.wire() as wire:
         await wire.send(get(SOCKET_PATH, "POST") + handshake())
@@ -237,6 +254,13 @@ async def test_a_handler_learns_how_the_client_went() -> None:
         async with connect(served.url) as client:
             client.transport.abort()
         assert await codes.get() == 1006
+
+
+async def test_a_client_that_vanishes_is_told_apart_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "coterie.access")
+    async with sockets() as served, connect(served.url) as client:
+        client.transport.abort()
+        await until(lambda: "WEBSOCKET /v1/responses client_closed 101" in caplog.text)
 
 
 async def test_a_turn_ends_with_its_client(caplog: pytest.LogCaptureFixture) -> None:

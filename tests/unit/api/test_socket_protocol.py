@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass, field
 
 import pytest
 from tests.support.sockets import close_frame, closing, echo, frame, handshake, send_all, sockets
@@ -11,7 +12,7 @@ from tests.support.waiting import until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from coterie.api.socket import ClientSocket
+from coterie.api.socket import ClientSocket, SocketClosed
 from coterie.api.state import AppState
 
 
@@ -126,6 +127,21 @@ async def test_a_connection_that_says_nothing_for_long_is_closed() -> None:
         assert await closing(client) == (1001, "The connection was idle")
 
 
+async def test_the_answer_to_a_close_is_read_though_messages_are_not() -> None:
+    work = Work()
+    async with sockets(work, idle_s=0.2) as served, served.wire() as wire:
+        await wire.send(handshake())
+        await wire.head()
+        [protocol] = served.protocols
+        await wire.send(frame(b"x") * 100)
+        await until(lambda: protocol.read_paused)
+        assert await close_frame(wire) == 1001
+        await work.unheard.wait()
+        assert not protocol.read_paused
+        await wire.send(frame((1001).to_bytes(2), first=0x88))
+        assert await wire.at_end()
+
+
 async def test_a_connection_that_talks_stays() -> None:
     async with sockets(idle_s=0.2) as served, connect(served.url) as client:
         [protocol] = served.protocols
@@ -135,13 +151,24 @@ async def test_a_connection_that_talks_stays() -> None:
         assert await client.recv() == "here"
 
 
-async def test_a_peer_that_answers_no_ping_is_gone() -> None:
-    gone = asyncio.Event()
+@dataclass
+class Work:
+    """A handler that works until it is told that the client has gone, and then sends all the same."""
 
-    async def work(socket: ClientSocket, state: AppState) -> None:
+    unheard: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, socket: ClientSocket, state: AppState) -> None:
+        gone = asyncio.Event()
         socket.scope["coterie.client"].tell(gone.set)
         await gone.wait()
+        try:
+            await socket.send("x")
+        except SocketClosed:
+            self.unheard.set()
 
+
+async def test_a_peer_that_answers_no_ping_is_gone() -> None:
+    work = Work()
     async with sockets(work) as served, served.wire() as wire:
         await wire.send(handshake())
         await wire.head()
@@ -149,7 +176,7 @@ async def test_a_peer_that_answers_no_ping_is_gone() -> None:
         protocol.send_keepalive_ping()
         assert (await wire.reader.readexactly(6))[:2] == b"\x89\x04"
         protocol.keepalive_timeout()
-        await gone.wait()
+        await work.unheard.wait()
         assert await close_frame(wire) == 1011
 
 
