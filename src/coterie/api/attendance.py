@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from coterie.api.active import ActiveRequest
 from coterie.api.edge import CLIENT_CLOSED, Exchange
-from coterie.api.protocol import ClientLine
+from coterie.api.protocol import ClientPresence
 from coterie.api.state import AppState
 
 
@@ -21,7 +21,7 @@ async def attended(state: AppState, exchange: Exchange, receive: Receive) -> Asy
     Raises the failure that the server's stop is; swallows the cancellation for a client that has gone.
     """
     request = state.active.enter()
-    client: ClientLine | None = exchange.scope.get("coterie.client")
+    client: ClientPresence | None = exchange.scope.get("coterie.client")
     watcher = None
     if client is not None:
         client.tell(request.end_for_client)

@@ -6,8 +6,9 @@ A message is a request: the body of ``POST /v1/responses`` with ``"type": "respo
   of a stream, one JSON object each, without ``[DONE]``: over a socket it would be taken for the end of the next turn.
 * A turn ends in exactly one way: with its terminal event, or, where it failed before it said anything, with one
   ``error`` message that carries the status which HTTP would have. Never both; and the connection goes on after either.
-* Each lane (``stream_id``, which its messages carry) remembers its last response, stored or not, for as long as the
-  connection lasts. A turn that goes on from it and fails makes it forgotten.
+* Each lane (``stream_id``, which its messages carry) remembers its last response where that is not stored, for as long
+  as the connection lasts and within a bound of bytes. A turn of the same lane that goes on from it and fails, for
+  whatever reason, makes it forgotten; another lane's leaves it.
 * ``generate: false`` makes a response that says nothing, and from which the next turn goes on.
 * A connection that has been open for :data:`LIFETIME_S` is closed, between two turns, and told why.
 
@@ -58,6 +59,7 @@ class _Said:
 
     id: str
     items: tuple[Item, ...]
+    size_bytes: int
 
 
 @dataclass
@@ -89,7 +91,7 @@ class Conversation:
     async def _answer(self, message: str, exchange: TurnExchange) -> None:
         exchange.dialect = DIALECT
         timing = exchange.timing = Timing(exchange.started_s)
-        lane = ""
+        lane, body = "", dict[str, Any]()
         try:
             body = parse_object(message.encode(), max_depth=self.state.settings.limits.json_depth)
             lane = _lane_of(body)
@@ -99,6 +101,7 @@ class Conversation:
                 await self._turn(Errand(self.state, timing, active), exchange, parsed, lane, body.get("generate"))
         except ApiError as error:
             exchange.note(error)
+            self._forget(lane, body.get("previous_response_id"))
             await self._send(socket_error(error, exchange.request_id), lane)
 
     async def _turn(
@@ -108,15 +111,11 @@ class Conversation:
         plan = Plan(self.socket.owner, exchange.request_id, parsed, told=True, error_event=False, silent=silent)
         before = self._remembered(parsed.previous_response_id)
         sink = _Sink(self, lane, Meter(self.state.metrics, parsed.model, exchange.started_s))
-        try:
-            plan = await self.state.keeping.plan(plan, before)
-            turn = await errand.run_planned(plan, sink, answer=_silence if silent else None)
-        except ApiError:
-            self._forget(parsed.previous_response_id)
-            raise
+        plan = await self.state.keeping.plan(plan, before)
+        turn = await errand.run_planned(plan, sink, answer=_silence if silent else None)
         if turn.failure is not None:
             exchange.note(turn.failure)
-            self._forget(parsed.previous_response_id)
+            self._forget(lane, parsed.previous_response_id)
         else:
             self._remember(lane, plan, turn)
 
@@ -125,13 +124,17 @@ class Conversation:
 
     def _remember(self, lane: str, plan: Plan, turn: Turn) -> None:
         self.lanes.pop(lane, None)
-        items = (*plan.context, *plan.parsed.input, *finished(turn.response["output"]))
-        self.lanes[lane] = _Said(plan.id, items)
-        while len(self.lanes) > _LANES:
+        if plan.parsed.store:  # the storage remembers it
+            return
+        items = (*plan.context, *plan.input, *finished(turn.response["output"]))
+        self.lanes[lane] = _Said(plan.id, items, len(orjson.dumps(items)))
+        most_bytes = self.state.settings.limits.body_bytes
+        while len(self.lanes) > _LANES or sum(said.size_bytes for said in self.lanes.values()) > most_bytes:
             del self.lanes[next(iter(self.lanes))]
 
-    def _forget(self, response_id: str | None) -> None:
-        self.lanes = {lane: said for lane, said in self.lanes.items() if said.id != response_id}
+    def _forget(self, lane: str, response_id: object) -> None:
+        if lane in self.lanes and self.lanes[lane].id == response_id:
+            del self.lanes[lane]
 
     async def _send(self, event: dict[str, Any], lane: str) -> None:
         await self.socket.send(orjson.dumps({**event, "stream_id": lane} if lane else event))
