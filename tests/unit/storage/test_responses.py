@@ -205,12 +205,14 @@ async def test_a_turn_outlives_its_conversation(responses: ResponseStore, conver
 
 
 async def test_a_turn_adds_nothing_to_a_foreign_conversation(
-    responses: ResponseStore, conversations: ConversationStore
+    responses: ResponseStore, conversations: ConversationStore, db: Database
 ) -> None:
     foreign = await conversations.create("bob", {})
     await responses.create(stored_response(id="resp_1", conversation_id=foreign.id))
     await responses.finish("resp_1", status="completed", response={}, conversation_items=[message("msg_1")])
-    assert await conversations.history("bob", foreign.id, 10) == []
+    assert (await everything(db))["conversation_items"] == 0
+    (row,) = await db.fetch("SELECT next_position FROM conversations")
+    assert row[0] == 0
 
 
 async def test_a_cancelled_finish_happened_whole_or_not_at_all(
