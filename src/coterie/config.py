@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -272,7 +273,7 @@ class Settings(_Table):
     @property
     def storage_url(self) -> str:
         """The database, wherever it is."""
-        return self.storage.url or f"sqlite:///{self.state_dir / 'coterie.db'}"
+        return self.storage.url or f"sqlite:///{quote(str(self.state_dir / 'coterie.db'))}"
 
 
 _Path = tuple[str, ...]

@@ -19,6 +19,11 @@ from coterie.dialects.chat_models import ChatRequest
 from coterie.dialects.completions import CompletionRequest
 from coterie.dialects.embeddings import EmbeddingsRequest
 from coterie.dialects.json_schema import ANNOTATIONS, DEFAULT, ENFORCED_KEYWORDS
+from coterie.dialects.responses_models import (
+    RESPONSES_UNSUPPORTED,
+    RESPONSES_WITHOUT_EFFECT,
+    ResponsesRequest,
+)
 from coterie.dialects.support import (
     CHAT_UNSUPPORTED,
     COMPLETIONS_UNSUPPORTED,
@@ -49,9 +54,9 @@ def api_page() -> str:
     return _PLACE.sub(lambda place: "\n".join(TABLES[place[1]]()), _WORDS.read_text(encoding="utf-8"))
 
 
-def _honoured(model: type[BaseModel]) -> Iterator[str]:
+def _honoured(model: type[BaseModel], without_effect: Mapping[str, str] = WITHOUT_EFFECT) -> Iterator[str]:
     properties = model.model_json_schema()["properties"]
-    rows = [(f"`{name}`", in_words(schema)) for name, schema in properties.items() if name not in WITHOUT_EFFECT]
+    rows = [(f"`{name}`", in_words(schema)) for name, schema in properties.items() if name not in without_effect]
     return _table(("parameter", "value"), rows)
 
 
@@ -64,8 +69,8 @@ def _values(accepted: Iterable[object]) -> str:
     return ", ".join(f"`{orjson.dumps(value).decode()}`" for value in accepted) or "none"
 
 
-def _without_effect() -> Iterator[str]:
-    return _table(("parameter", "why"), [(f"`{name}`", why) for name, why in WITHOUT_EFFECT.items()])
+def _without_effect(table: Mapping[str, str]) -> Iterator[str]:
+    return _table(("parameter", "why"), [(f"`{name}`", why) for name, why in table.items()])
 
 
 def _keywords() -> Iterator[str]:
@@ -94,7 +99,10 @@ TABLES: Final[Mapping[str, Callable[[], Iterator[str]]]] = {
     "completions_refused": lambda: _refused(COMPLETIONS_UNSUPPORTED),
     "embeddings_honoured": lambda: _honoured(EmbeddingsRequest),
     "embeddings_refused": lambda: _refused(EMBEDDINGS_UNSUPPORTED),
-    "without_effect": _without_effect,
+    "responses_honoured": lambda: _honoured(ResponsesRequest, RESPONSES_WITHOUT_EFFECT),
+    "responses_refused": lambda: _refused(RESPONSES_UNSUPPORTED),
+    "responses_without_effect": lambda: _without_effect(RESPONSES_WITHOUT_EFFECT),
+    "without_effect": lambda: _without_effect(WITHOUT_EFFECT),
     "schema_keywords": _keywords,
     "schema_annotations": _annotations,
     "schema_limits": _schema_limits,

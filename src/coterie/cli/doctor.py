@@ -29,6 +29,7 @@ from coterie.models.errors import ModelError
 from coterie.models.gguf import kv_cache_bytes, read_gguf
 from coterie.models.resolve import resolve
 from coterie.models.store import ModelStore
+from coterie.storage.database import StorageError
 
 Level = Literal["PASS", "WARN", "FAIL"]
 
@@ -170,6 +171,18 @@ def check_state_folder(examination: Examination) -> Iterator[Finding]:
         yield Finding("state folder", "WARN", text, "Free some space before a model is pulled.")
     else:
         yield Finding("state folder", "PASS", text)
+
+
+def check_storage(examination: Examination) -> Iterator[Finding]:
+    """The database of responses and conversations can be opened."""
+    if examination.settings is None:
+        return
+    try:
+        found = examination.machine.storage_at(examination.settings.storage_url)
+    except StorageError as error:
+        yield Finding("storage", "FAIL", str(error), "Correct 'storage.url', or make the database reachable.")
+    else:
+        yield Finding("storage", "PASS", found)
 
 
 def check_models(examination: Examination) -> Iterator[Finding]:
@@ -321,6 +334,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_engine,
     check_configuration,
     check_state_folder,
+    check_storage,
     check_models,
     check_providers,
     check_memory,

@@ -16,6 +16,7 @@ from typing import Final
 
 from coterie.config import ProviderSettings
 from coterie.providers.http import HttpProvider, provider_from
+from coterie.storage.opening import look_at
 
 _ENGINE_TIMEOUT_S: Final = 120.0
 
@@ -92,6 +93,10 @@ class Machine:
     def models_listed_by(self, provider: ProviderSettings) -> set[str]:
         """Ask a provider for its models. Raises ``ApiError``, or ``ConfigError`` for a key that is not set."""
         return asyncio.run(_listed(provider_from(provider)))
+
+    def storage_at(self, url: str) -> str:
+        """What the database is. Raises ``StorageError``."""
+        return asyncio.run(look_at(url))
 
     def free_disk_bytes(self, folder: Path) -> int:
         """Free space where ``folder`` is or would be made. Raises ``OSError``."""

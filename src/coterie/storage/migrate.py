@@ -46,14 +46,29 @@ async def migrate(database: Database, versions: Mapping[int, str] | None = None)
             await transaction.execute(_TABLE)
             version = await _version(transaction)
             if version > newest:
-                raise StorageError(
-                    f"The database is of version {version}, and this program knows versions up to {newest}: "
-                    "it was used by a newer Coterie. Use that one, or another database."
-                )
+                raise _too_new(version, newest)
             await _apply(transaction, {number: versions[number] for number in versions if number > version})
     except ApiError as error:
         raise StorageError(f"The database cannot be brought up to version {newest}: {error.detail}.") from error
     return newest
+
+
+async def version_of(database: Database) -> int:
+    """The version that ``database`` is of; 0 where it holds nothing of ours. Raises :class:`StorageError`."""
+    try:
+        version = await _version(database)
+    except ApiError:  # there is no such table
+        return 0
+    if version > max(migrations()):
+        raise _too_new(version, max(migrations()))
+    return version
+
+
+def _too_new(version: int, newest: int) -> StorageError:
+    return StorageError(
+        f"The database is of version {version}, and this program knows versions up to {newest}: "
+        "it was used by a newer Coterie. Use that one, or another database."
+    )
 
 
 async def _version(transaction: Statements) -> int:

@@ -22,6 +22,7 @@ from coterie.config import ConfigError, ProviderSettings, Settings
 from coterie.errors import ApiError
 from coterie.models.catalogue import CATALOG, CatalogModel, HuggingFace
 from coterie.models.store import InstalledModel, ModelStore
+from coterie.storage.database import StorageError
 from coterie.testbed.upstream import FaultyUpstream
 
 Coterie = Callable[..., Any]
@@ -53,6 +54,12 @@ class StagedMachine(Machine):
         if isinstance(listed, Exception):
             raise listed
         return listed
+
+    def storage_at(self, url: str) -> str:
+        found: str | Exception = self.facts.get("storage", "SQLite of version 1")
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def free_disk_bytes(self, folder: Path) -> int:
         free: int = self.facts.get("disk", 10**12)
@@ -287,7 +294,7 @@ def test_the_command(
     monkeypatch.setenv("COTERIE_SERVER__PORT", "0")
     ran = coterie("doctor")
     assert ran.status == 0
-    assert [line.split()[0] for line in ran.out.splitlines()] == ["[PASS]"] * 7
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["[PASS]"] * 8
     monkeypatch.setenv("COTERIE_SERVER__PORT", str(held_port))
     ran = coterie("doctor", "--quick")
     assert ran.status == 1
@@ -401,3 +408,17 @@ def test_a_provider_is_really_asked() -> None:
     with FaultyUpstream(models={"m": "ok"}) as upstream:
         settings = ProviderSettings(name="far", base_url=upstream.base_url)
         assert "m" in Machine().models_listed_by(settings)
+
+
+def test_storage(examine: Callable[..., Examination]) -> None:
+    [found] = doctor.check_storage(examine(storage="PostgreSQL of version 1"))
+    assert (found.level, found.text) == ("PASS", "PostgreSQL of version 1")
+    [found] = doctor.check_storage(examine(storage=StorageError("The database is away.")))
+    assert (found.level, found.text) == ("FAIL", "The database is away.")
+    assert found.remedy
+
+
+def test_storage_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    assert "first start" in Machine().storage_at(url)
+    assert not (tmp_path / "x.db").exists()

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from coterie.storage import StorageError, open_database
+from coterie.storage.migrate import migrations
+from coterie.storage.opening import look_at
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,34 @@ async def test_programs_that_open_a_new_database_at_once_all_may(new_url: str) -
     finally:
         for database in databases:
             await database.close()
+
+
+async def test_a_look_tells_what_is_there_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    url = f"sqlite:///{path}"
+    assert await look_at(url) == "SQLite, which the first start makes"
+    assert not path.exists()
+    await (await open_database(url)).close()
+    before = path.read_bytes()
+    assert await look_at(url) == f"SQLite of version {max(migrations())}"
+    assert path.read_bytes() == before
+
+
+async def test_a_look_at_what_is_older_says_what_the_start_will_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE other (x)")
+    assert (
+        await look_at(f"sqlite:///{path}") == f"SQLite of version 0, which the next start brings to {max(migrations())}"
+    )
+
+
+async def test_a_look_at_what_is_newer_or_none_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("CREATE TABLE schema_version (version); INSERT INTO schema_version VALUES (99);")
+    with pytest.raises(StorageError, match="newer Coterie"):
+        await look_at(f"sqlite:///{path}")
+    path.write_bytes(b"no database, " * 100)
+    with pytest.raises(StorageError):
+        await look_at(f"sqlite:///{path}")
