@@ -41,6 +41,7 @@ _ELSEWHERE_FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
     "input_file": {"file_id": " Send 'file_data'.", "file_url": " Send 'file_data'."},
 }
 """Fields of parts that lead to where nothing here can look, and what to send instead."""
+_DETAILS_ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {"input_image": ("original",), "input_file": ("low", "high")}
 _SUBSTANCE: Final[Mapping[str, str]] = {"input_image": "image_url", "input_file": "file_data"}
 
 
@@ -145,7 +146,7 @@ def _part(part: Mapping[str, Any], path: str) -> dict[str, Any]:
     substance = _SUBSTANCE.get(kind)
     if substance is not None and substance not in given:
         raise ApiError("missing_required_parameter", param=f"{path}.{substance}")
-    if kind == "input_file" and given.get("detail", "auto") != "auto":
+    if given.get("detail") in _DETAILS_ELSEWHERE.get(kind, ()):
         raise ApiError("unsupported_value", param=f"{path}.detail", value=f"'{given['detail']}'")
     return {**_PART_DEFAULTS.get(kind, {}), **given}
 

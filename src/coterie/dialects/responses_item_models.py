@@ -60,6 +60,13 @@ class CacheBreakpoint(Strict):
     """A hint for caching."""
 
     mode: Literal["explicit"]
+    ttl: Literal["30m", "12h"] | None = None
+
+
+class DirectCaller(Strict):
+    """Who made a call: the model, and not a program of its own."""
+
+    type: Literal["direct"]
 
 
 class _InputPart(Strict):
@@ -76,16 +83,16 @@ class InputText(_InputPart):
 
 
 class InputImage(_InputPart):
-    """An image by its URL. ``file_id`` is refused by name after validation."""
+    """An image by its URL. ``file_id`` and some details are refused by name after validation."""
 
     type: Literal["input_image"]
     image_url: str | None = None
     file_id: str | None = None
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
 
 
 class InputFile(_InputPart):
-    """A file by its content. The other ways to name one are refused by name after validation."""
+    """A file by its content. The other ways to name one, and details, are refused by name after validation."""
 
     type: Literal["input_file"]
     file_data: str | None = None
@@ -189,7 +196,7 @@ class FunctionCall(_Item):
     name: FunctionName
     arguments: Text
     namespace: None = None
-    caller: None = None
+    caller: DirectCaller | None = None
 
 
 class FunctionCallOutput(_Item):
@@ -200,7 +207,7 @@ class FunctionCallOutput(_Item):
     output: _InputContent
     name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
     namespace: None = None
-    caller: None = None
+    caller: DirectCaller | None = None
 
 
 class ReasoningItem(_Item):

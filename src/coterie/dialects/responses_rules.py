@@ -176,12 +176,12 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "response.shell_call_command.added": (*_OF_COMMAND, "command"),
     "response.shell_call_command.delta": (*_OF_COMMAND, "delta"),
     "response.shell_call_command.done": (*_OF_COMMAND, "command"),
-    "response.shell_call_output_content.delta": (*_OF_COMMAND, "item_id"),
+    "response.shell_call_output_content.delta": (*_OF_COMMAND, "item_id"),  # its delta is an object
     "response.shell_call_output_content.done": (*_OF_COMMAND, "item_id", "output"),
     "response.audio.delta": ("delta",),
-    "response.audio.done": (),
-    "response.audio.transcript.delta": ("delta",),
-    "response.audio.transcript.done": (),
+    "response.audio.done": ("response_id",),
+    "response.audio.transcript.delta": ("response_id", "delta"),
+    "response.audio.transcript.done": ("response_id",),
     "error": (),
 }
 """The fields that an event of each type has beside ``type`` and ``sequence_number``. An error event's are apart."""

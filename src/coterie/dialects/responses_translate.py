@@ -83,12 +83,12 @@ def translate(
     for index, entry in enumerate(entries):
         messages.item(index, entry)
     messages.close()
-    groups = [line for group in messages.groups for line in (group.line, *group.outputs)]
-    if not groups:
+    lines = [line for group in messages.groups for line in group.lines()]
+    if not lines:
         raise ApiError("missing_required_parameter", param="input")
     tools, numbers = _tools(parsed.request)
-    body = {"model": parsed.model, "messages": [message for message, _ in groups], **tools, **_options(parsed)}
-    return Translation(body, tuple(source for _, source in groups), numbers)
+    body = {"model": parsed.model, "messages": [message for message, _ in lines], **tools, **_options(parsed)}
+    return Translation(body, tuple(source for _, source in lines), numbers)
 
 
 # Items
@@ -108,10 +108,15 @@ _Line = tuple[dict[str, Any], Source]
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """A message, and behind it the outputs of its calls."""
+    """A message with the sources of its calls, and behind it their outputs."""
 
-    line: _Line
+    message: dict[str, Any]
+    source: Source
+    calls: list[Source] = field(default_factory=list)
     outputs: list[_Line] = field(default_factory=list)
+
+    def lines(self) -> list[_Line]:
+        return [(self.message, replace(self.source, calls=tuple(self.calls))), *self.outputs]
 
 
 def _entries(parsed: ParsedResponse, history: Sequence[Item], found: Mapping[str, Item]) -> list[_Entry]:
@@ -178,7 +183,7 @@ class _Messages:
 
     def add(self, message: dict[str, Any], source: Source) -> _Group:
         """Begin a message."""
-        group = _Group((message, source))
+        group = _Group(message, source)
         self.groups.append(group)
         return group
 
@@ -190,14 +195,13 @@ class _Messages:
             self._forget(group, name)
 
     def _forget(self, group: _Group, name: str) -> None:
-        message, source = group.line
-        calls = list(zip(message.pop("tool_calls"), source.calls, strict=True))
-        left = [(call, of) for call, of in calls if call["id"] != name]
-        if left:
-            message["tool_calls"] = [call for call, _ in left]
-        elif message["content"] is None:
-            self.groups.remove(group)
-        group.line = (message, replace(source, calls=tuple(of for _, of in left)))
+        calls = group.message["tool_calls"]
+        place = next(i for i, call in enumerate(calls) if call["id"] == name)
+        del calls[place], group.calls[place]
+        if not calls:
+            del group.message["tool_calls"]
+            if group.message["content"] is None:
+                self.groups = [other for other in self.groups if other is not group]
 
     def _message(self, entry: _Entry) -> None:
         role, parts = entry.item["role"], entry.item["content"]
@@ -217,10 +221,9 @@ class _Messages:
         if group is None:
             group = self._caller = self.add({"role": "assistant", "content": None}, entry.source)
         self._think(group)
-        message, source = group.line
         function = {"name": item["name"], "arguments": item["arguments"]}
-        message.setdefault("tool_calls", []).append({"id": name, "type": "function", "function": function})
-        group.line = (message, replace(source, calls=(*source.calls, entry.source)))
+        group.message.setdefault("tool_calls", []).append({"id": name, "type": "function", "function": function})
+        group.calls.append(entry.source)
         self._open[name] = (group, entry)
 
     def _output(self, entry: _Entry) -> None:
@@ -250,10 +253,9 @@ class _Messages:
             self._thoughts.append(text)
 
     def _think(self, group: _Group) -> None:
-        message, _ = group.line
-        earlier = [message["reasoning_content"]] if "reasoning_content" in message else []
         if self._thoughts:
-            message["reasoning_content"] = "\n\n".join([*earlier, *self._thoughts])
+            earlier = [group.message["reasoning_content"]] if "reasoning_content" in group.message else []
+            group.message["reasoning_content"] = "\n\n".join([*earlier, *self._thoughts])
         self._thoughts = []
 
     def _opened(self, entry: _Entry) -> str:

@@ -221,6 +221,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, str, str]] = {
         "items[0].content[0].detail",
         "Unsupported value: 'items[0].content[0].detail' does not support 'high' with this model.",
     ),
+    "an image in all detail": (
+        {"role": "user", "content": [{"type": "input_image", "image_url": "https://x", "detail": "original"}]},
+        "unsupported_value",
+        "items[0].content[0].detail",
+        "Unsupported value: 'items[0].content[0].detail' does not support 'original' with this model.",
+    ),
     "nothing that says what it is": ({}, "missing_required_parameter", "items[0].type",
                                      "Missing required parameter: 'items[0].type'."),
     "an unknown kind": (

@@ -48,7 +48,7 @@ BAD: dict[str, list[tuple[dict[str, Any], str, str]]] = {
         (said(*[TEXT] * 2049), LONG_ARRAY, ".content"),
         (said({**TEXT, "prompt_cache_breakpoint": 1}), TYPE, ".content[0].prompt_cache_breakpoint"),
         (said({**IMAGE, "image_url": {"url": "x"}}), TYPE, ".content[0].image_url"),
-        (said({**IMAGE, "detail": "original"}), VALUE, ".content[0].detail"),
+        (said({**IMAGE, "detail": "medium"}), VALUE, ".content[0].detail"),
         (said({"type": "input_file", "filename": LONG}), LONG_TEXT, ".content[0].filename"),
         (said({"type": "input_file", "file_data": 5}), TYPE, ".content[0].file_data"),
         (answered({"type": "output_text"}), MISSING, ".content[0].text"),
@@ -60,6 +60,8 @@ BAD: dict[str, list[tuple[dict[str, Any], str, str]]] = {
         ({"call_id": ""}, SHORT_TEXT, ".call_id"), ({"call_id": "x" * 129}, LONG_TEXT, ".call_id"),
         ({"name": "a b"}, VALUE, ".name"), ({"arguments": {}}, TYPE, ".arguments"),
         ({"namespace": "x"}, TYPE, ".namespace"),
+        ({"caller": {"type": "program", "caller_id": "x"}}, UNKNOWN, ".caller.caller_id"),
+        ({"caller": {"type": "program"}}, VALUE, ".caller.type"),
         ({"parsed_arguments": {}}, UNKNOWN, ".parsed_arguments"),
     ],
     "function_call_output": [
@@ -112,7 +114,7 @@ TAKEN: list[dict[str, Any]] = [
     {**GOOD["message"], **answered({"type": "output_text", "text": "a", "annotations": [{}], "logprobs": []})},
     {**GOOD["message"], **answered({"type": "refusal", "refusal": "no"})},
     {**GOOD["function_call"], **NULLS, "namespace": None, "caller": None},
-    {**GOOD["function_call"], "id": "fc_1", "status": "completed"},
+    {**GOOD["function_call"], "id": "fc_1", "status": "completed", "caller": {"type": "direct"}},
     {**GOOD["function_call_output"], **NULLS, "output": [TEXT, IMAGE], "name": "f"},
     {
         **GOOD["reasoning"],

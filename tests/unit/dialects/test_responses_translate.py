@@ -14,7 +14,7 @@ from coterie.dialects.chat import DialectLimits, parse_chat, parse_chat_openly
 from coterie.dialects.responses import parse_response
 from coterie.dialects.responses_input import Item, parse_items
 from coterie.dialects.responses_models import ResponsesRequest
-from coterie.dialects.responses_translate import _SUMMARY_FOLLOWS, Translation, conversation, translate
+from coterie.dialects.responses_translate import Translation, conversation, translate
 from coterie.errors import ApiError
 
 LIMITS = DialectLimits(messages=256, choices=1)
@@ -22,6 +22,7 @@ USER = {"role": "user", "content": "Q"}
 ASKED = {"role": "user", "content": "Q"}
 FUNCTION = {"type": "function", "name": "f"}
 OBJECT = {"type": "object", "properties": {}}
+NOTE = "Summary of the conversation so far, whose messages are no longer shown:\n\nnote"
 
 
 def unseal(sealed: str) -> str | None:
@@ -167,8 +168,10 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     ),
     "reasoning of an earlier turn": ([USER, thought("t"), said("a"), USER], [ASKED, said("a"), ASKED]),
     "reasoning that leads to nothing": ([USER, thought("t")], [ASKED]),
-    "reasoning before something else": ([USER, thought("t"), call("c"), output("c"), thought("u")],
-                                        [ASKED, called("c", reasoning_content="t"), result("c")]),
+    "reasoning before something else": (
+        [USER, thought("t"), {"role": "developer", "content": "d"}, call("c"), output("c"), thought("u")],
+        [ASKED, {"role": "developer", "content": "d"}, called("c"), result("c")],
+    ),
     "sealed reasoning": (
         [USER, thought("visible", encrypted_content="sealed:t"), call("c"), output("c")],
         [ASKED, called("c", reasoning_content="t"), result("c")],
@@ -180,7 +183,7 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "a compaction": (
         [{"type": "compaction", "encrypted_content": "sealed:note"}, USER],
         [
-            {"role": "developer", "content": f"{_SUMMARY_FOLLOWS}note"},
+            {"role": "developer", "content": NOTE},
             ASKED,
         ],
     ),
@@ -247,6 +250,18 @@ def test_references() -> None:
     found = {item["id"]: item for item in parse_items([{**said("a"), "id": "msg_1"}, call("c", id="fc_1")], 2)}
     made = messages(USER, {"id": "msg_1"}, {"type": "item_reference", "id": "fc_1"}, output("c"), found=found)
     assert made == [ASKED, called("c", content="a"), result("c")]
+
+
+def test_there_is_no_path_into_what_the_caller_did_not_write() -> None:
+    found = {item["id"]: item for item in parse_items([{**said("a"), "id": "msg_1"}], 1)}
+    sealed = {"type": "compaction", "encrypted_content": "sealed:note"}
+    sources = translated(sealed, {"id": "msg_1"}, USER, found=found, instructions="I").sources
+    assert [source.below(".content") for source in sources] == [
+        "instructions",
+        "input[0]",
+        "input[1]",
+        "input[2].content",
+    ]
 
 
 # What cannot be a conversation.
