@@ -36,6 +36,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "providers": _Command("coterie.cli.providers", "List the providers of a running server"),
     "doctor": _Command("coterie.cli.doctor", "Check this machine and the configuration"),
     "errors": _Command("coterie.cli.errors", "Explain every error that the server can answer"),
+    "conform": _Command("coterie.cli.conform", "Judge any OpenAI-compatible server from outside"),
     "testbed": _Command("coterie.cli.testbed", "Test a server: upstreams that fail, load, recordings"),
 }
 
