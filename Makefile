@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := .make
 
-.PHONY: serve test lint bench bench-embedded bench-gateway docs lock clean
+.PHONY: serve test lint bench bench-embedded bench-gateway bench-responses docs lock clean
 
 serve: $(STAMP)/serve
 	$(BIN)/coterie serve $(ARGS)
@@ -20,8 +20,8 @@ lint: $(STAMP)/test
 	$(BIN)/lint-imports
 	$(BIN)/python -m coterie.cli.docs --check docs
 
-# ARGS are for one of the two.
-bench: bench-embedded bench-gateway
+# ARGS are for one of the three.
+bench: bench-embedded bench-gateway bench-responses
 
 bench-embedded: $(STAMP)/test
 	$(BIN)/coterie models pull --quiet
@@ -31,16 +31,19 @@ bench-embedded: $(STAMP)/test
 bench-gateway: $(STAMP)/test
 	$(BIN)/python -m bench.gateway $(ARGS)
 
+bench-responses: $(STAMP)/test
+	$(BIN)/python -m bench.responses $(ARGS)
+
 docs: $(STAMP)/test
 	$(BIN)/python -m coterie.cli.docs docs
 
-# Written for every platform and Python at once; names no host.
+# Written for every platform and Python at once; names no host. What is served is what was tested.
 lock: $(STAMP)/test
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --no-annotate --extra build pyproject.toml --output-file requirements/serve.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --no-annotate --extra build --extra test pyproject.toml --output-file requirements/test.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --no-annotate --extra build --constraint requirements/test.lock pyproject.toml --output-file requirements/serve.lock
 
 clean:
 	rm -rf $(VENV) $(STAMP) tests/js/node_modules

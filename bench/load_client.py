@@ -1,7 +1,8 @@
-"""The client of the gateway benchmark: requests over kept connections, and when each token came. Lean on purpose.
+"""The client of the benchmarks of a gateway: requests over kept connections, and when each token came. Lean on purpose.
 
 It counts and times tokens by the marks that the upstream puts into their text (:mod:`bench.mock_upstream`), and checks
-of every answer that its status is 200 and that it has as many tokens as were asked for; anything else raises.
+of every answer that its status is 200 and that it says as many tokens as were asked for, as often as it is to say them;
+anything else raises.
 """
 
 from __future__ import annotations
@@ -34,32 +35,59 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to ask for. ``pace_s``: between two tokens; 0: as fast as they come."""
+    """What to ask for: a chat completion, or what a subclass asks for instead. ``pace_s``: between two tokens; 0: as
+    fast as they come."""
 
     tokens: int
     streamed: bool = True
     pace_s: float = 0.0
 
+    @property
+    def prompt(self) -> str:
+        """The order in the upstream's words."""
+        return f"tokens={self.tokens} pace_us={round(self.pace_s * 1e6)}"
+
+    @property
+    def marks(self) -> int:
+        """How many tokens the whole answer says, those that it says again with the rest."""
+        return self.tokens
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the body of the answer is wanted."""
+        return False
+
     def request(self, port: int) -> bytes:
-        prompt = f"tokens={self.tokens} pace_us={round(self.pace_s * 1e6)}"
-        message = {"role": "user", "content": prompt}
-        body = json.dumps({"model": "bench", "messages": [message], "stream": self.streamed}).encode()
-        head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n"
-            f"authorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+        """The request, for a server on ``port``."""
+        message = {"role": "user", "content": self.prompt}
+        return post(port, "/v1/chat/completions", {"model": "bench", "messages": [message], "stream": self.streamed})
+
+
+def post(port: int, path: str, content: dict[str, Any]) -> bytes:
+    """A request that sends ``content`` as JSON."""
+    body = json.dumps(content).encode()
+    return _head(port, f"POST {path}", f"content-type: application/json\r\ncontent-length: {len(body)}\r\n") + body
+
+
+def get(port: int, path: str) -> bytes:
+    """A request that sends nothing."""
+    return _head(port, f"GET {path}", "")
+
+
+def _head(port: int, line: str, more: str) -> bytes:
+    return f"{line} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {KEY}\r\n{more}\r\n".encode()
 
 
 @dataclass(slots=True)
 class Result:
-    """One answer: seconds from the request to the first token and to the end, and for each token when it came (on the
-    monotonic clock) and how long after it was due."""
+    """One answer: seconds from the request to the first token and to the end, and for each token, where it is said
+    first, when it came (on the monotonic clock) and how long after it was due. ``body`` is filled where it is kept."""
 
     first_s: float = 0.0
     total_s: float = 0.0
     arrivals_s: array[float] = field(default_factory=lambda: array("d"))
     lateness_s: array[float] = field(default_factory=lambda: array("d"))
+    body: bytearray | None = None
 
 
 class Connection(asyncio.Protocol):
@@ -73,10 +101,10 @@ class Connection(asyncio.Protocol):
         self._tail = b""
         self._now_s = self._sent_s = 0.0
 
-    async def ask(self, request: bytes) -> Result:
-        """The answer. Raises :class:`AnswerError`."""
+    async def ask(self, request: bytes, *, keep: bool = False) -> Result:
+        """The answer, with its body where that is to be kept. Raises :class:`AnswerError`."""
         assert self._transport is not None
-        self.result, self._tail = Result(), b""
+        self.result, self._tail = Result(body=bytearray() if keep else None), b""
         self._done = asyncio.get_running_loop().create_future()
         self._sent_s = time.monotonic()
         self._transport.write(request)
@@ -109,6 +137,8 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         now_s, result = self._now_s, self.result
+        if result.body is not None:
+            result.body += data
         if self._tail:
             data = self._tail + data
         for due in _MARK.findall(data):
@@ -149,7 +179,7 @@ class Client:
             while time.monotonic() < ends_s:
                 results.append(await self._ask(order, request))
 
-        await _all(asker() for _ in range(streams))
+        await all_of(asker() for _ in range(streams))
         return results
 
     async def at_once(self, order: Order, *, streams: int, ramp_s: float) -> list[Result]:
@@ -160,7 +190,7 @@ class Client:
             await asyncio.sleep(ramp_s * number / streams)
             return await self._ask(order, request)
 
-        return await _all(asker(number) for number in range(streams))
+        return await all_of(asker(number) for number in range(streams))
 
     def close(self) -> None:
         while self._idle:
@@ -170,7 +200,7 @@ class Client:
         connection = await self._connection()
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S + order.tokens * order.pace_s):
-                result = await connection.ask(request)
+                result = await connection.ask(request, keep=order.is_kept)
         except TimeoutError:
             connection.close()
             raise AnswerError("no answer in time") from None
@@ -178,8 +208,10 @@ class Client:
             connection.close()
             raise
         self._idle.append(connection)
-        if len(result.arrivals_s) != order.tokens:
-            raise AnswerError(f"{len(result.arrivals_s)} tokens of {order.tokens}")
+        if len(result.arrivals_s) != order.marks:
+            raise AnswerError(f"{len(result.arrivals_s)} tokens of {order.marks}")
+        # What is said again is said after all of it was.
+        del result.arrivals_s[order.tokens :], result.lateness_s[order.tokens :]
         return result
 
     async def _connection(self) -> Connection:
@@ -195,7 +227,7 @@ class Client:
         return made
 
 
-async def _all(askers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def all_of(askers: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """What all of them return. Where one fails, the others are ended."""
     tasks = [asyncio.create_task(asker) for asker in askers]
     try:
