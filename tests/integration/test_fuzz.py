@@ -17,6 +17,7 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import schemathesis
@@ -28,10 +29,12 @@ from tests.support.tally import TRIED
 
 from coterie.api.openapi import openapi
 from coterie.dialects.chat_validator import judge
+from coterie.dialects.responses_validator import judge as judge_response
 from coterie.errors import CATALOGUE
 
 MODEL = "smollm2-135m-instruct"
-POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/conversations")
+RESPONSES = "/v1/responses"
 STATUSES = {entry.status for entry in CATALOGUE.values()} - {500}
 
 EXAMPLES = int(os.environ.get("COTERIE_FUZZ", "1"))
@@ -79,6 +82,15 @@ def check(answer: Answer, source: str) -> None:
 
 def post(target: Server, path: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
     return target.ask("POST", path, body, headers or {})
+
+
+def shortened_response(body: Any) -> Any:
+    """The same for a response, whose least bound is 16."""
+    if isinstance(body, dict):
+        value = body.get("max_output_tokens")
+        if value is None or (type(value) is int and value > 16):
+            body["max_output_tokens"] = 16
+    return body
 
 
 def shortened(body: Any) -> Any:
@@ -199,6 +211,67 @@ embedding_bodies = st.fixed_dictionaries(
     {"model": models, "input": prompts},
     optional={"encoding_format": st.sampled_from(["float", "base64", "x"]), "dimensions": st.integers(-1, 600)},
 )
+response_parts = st.fixed_dictionaries(
+    {"type": st.sampled_from(["input_text", "output_text", "refusal", "input_image", "input_file", "x"])},
+    optional={
+        "text": texts | anything,
+        "image_url": texts,
+        "file_id": texts,
+        "refusal": texts,
+        "annotations": anything,
+    },
+)
+sealed = texts | st.just("coterie1.AAAA")
+items = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(
+            ["message", "message", "function_call", "function_call_output", "reasoning", "item_reference", "compaction",
+             "web_search_call", "x"]
+        )
+    },
+    optional={
+        "id": texts | anything,
+        "role": st.sampled_from(["user", "assistant", "system", "developer", "tool"]) | anything,
+        "content": texts | st.lists(response_parts, max_size=3) | anything,
+        "call_id": st.sampled_from(["a", "b", ""]) | anything,
+        "name": st.sampled_from(["f", "bad name"]),
+        "arguments": texts,
+        "output": texts | st.lists(response_parts, max_size=2) | anything,
+        "summary": st.lists(response_parts, max_size=1),
+        "encrypted_content": sealed,
+        "status": st.sampled_from(["completed", "in_progress", "incomplete", "x"]),
+    },
+)  # fmt: skip
+easy_items = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "developer"]), "content": texts})
+response_tools = st.fixed_dictionaries(
+    {"type": st.sampled_from(["function", "web_search", "mcp", "x"])},
+    optional={"name": st.sampled_from(["f", "g", "bad name"]), "parameters": schemas, "strict": st.booleans()},
+)
+response_bodies = st.fixed_dictionaries(
+    {"model": models, "input": texts | st.lists(items | easy_items, max_size=4) | anything},
+    optional={
+        "instructions": texts | anything,
+        "stream": st.booleans() | anything,
+        "store": st.booleans() | anything,
+        "background": st.booleans() | anything,
+        "previous_response_id": texts | anything,
+        "conversation": texts | st.fixed_dictionaries({"id": texts}) | anything,
+        "tools": st.lists(response_tools, max_size=2) | anything,
+        "tool_choice": st.sampled_from(["auto", "none", "required"]) | anything,
+        "parallel_tool_calls": st.booleans(),
+        "max_output_tokens": st.integers(-2, 300) | anything,
+        "max_tool_calls": st.integers(-1, 4),
+        "text": st.fixed_dictionaries({}, optional={"format": formats | anything, "verbosity": texts}) | anything,
+        "reasoning": anything,
+        "temperature": st.floats(-1, 3),
+        "top_p": st.floats(-1, 2),
+        "top_logprobs": st.integers(-1, 22),
+        "truncation": st.sampled_from(["auto", "disabled", "x"]),
+        "include": st.lists(st.sampled_from(["message.output_text.logprobs", "reasoning.encrypted_content", "x"])),
+        "metadata": st.dictionaries(texts, texts, max_size=2),
+        "stream_options": anything,
+    },
+)
 unknown = st.dictionaries(st.text(string.ascii_lowercase, max_size=6), anything, max_size=1)
 
 
@@ -221,6 +294,21 @@ def test_chat_bodies(target: Server, body: dict[str, Any], extra: dict[str, Any]
 @given(body=completion_bodies, extra=unknown)
 def test_completion_bodies(target: Server, body: dict[str, Any], extra: dict[str, Any]) -> None:
     send(target, POSTS[1], body, extra, "completion bodies")
+
+
+@often(300)
+@given(body=response_bodies, extra=unknown)
+def test_response_bodies(target: Server, body: dict[str, Any], extra: dict[str, Any]) -> None:
+    body = shortened_response({**body, **extra})
+    answer = post(target, RESPONSES, json.dumps(body).encode())
+    check(answer, "response bodies")
+    if answer.status != 200:
+        return
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        assert judge_response(answer.body) == []
+    else:
+        assert answer.json["object"] == "response"
+        assert answer.json["status"] in ("queued" if body.get("background") else "completed", "incomplete")
 
 
 @often(80)
@@ -280,12 +368,16 @@ api = schemathesis.openapi.from_dict(json.loads(openapi()))
 @api.parametrize()
 @often(60)
 def test_the_description(case: schemathesis.Case[Any], target: Server) -> None:
-    body = shortened(case.body) if case.path in POSTS[:2] else case.body
+    shorten = {RESPONSES: shortened_response, POSTS[0]: shortened, POSTS[1]: shortened}.get(
+        case.path, lambda body: body
+    )
+    body = shorten(case.body)
     if isinstance(body, dict) and isinstance(body.get("model"), str):
         body["model"] = MODEL
     headers = {str(name): str(value) for name, value in (case.headers or {}).items() if not forbidden(str(name))}
     data = json.dumps(body).encode() if isinstance(body, (dict, list, str, int, float, bool)) else None
-    answer = target.ask(case.method, case.formatted_path, data, headers)
+    query = f"?{urlencode(case.query)}" if case.query else ""
+    answer = target.ask(case.method, case.formatted_path + query, data, headers)
     if case.method != "HEAD":
         check(answer, "schemathesis")
 

@@ -29,7 +29,7 @@ from coterie.dialects.responses import ParsedResponse, parse_response
 from coterie.errors import ApiError
 from coterie.observe.timing import Timing
 from coterie.storage.responses import StoredResponse
-from coterie.turns.compaction import asked_for_note, compacted
+from coterie.turns.compaction import MOST_NOTE_TOKENS, asked_for_note, compacted
 from coterie.turns.keeping import RUNNING
 from coterie.turns.live import replay
 from coterie.turns.turn import Plan, Turn
@@ -88,7 +88,7 @@ async def compact_response(request: Request, state: AppState) -> ASGIApp:
 
     async def work(exchange: Exchange, active: ActiveRequest) -> None:
         plan = await state.keeping.plan(Plan(owner, exchange.request_id, parsed, told=False, aside=True))
-        turn = await Errand(state, timing, active).run_planned(asked_for_note(plan))
+        turn = await Errand(state, timing, active).run_planned(asked_for_note(plan), most_tokens=MOST_NOTE_TOKENS)
         answer = compacted(plan, turn.response, state.keeping.sealer.seal)
         await send_json(exchange, orjson.dumps(answer))
 
@@ -224,19 +224,20 @@ async def _follow(exchange: Exchange, turn: Turn, after: int, active: ActiveRequ
     """Send what a running response says. The server's stop ends that response, and with it this."""
     assert turn.live is not None
     writer = StreamWriter(exchange)
-    events = turn.live.follow(after)
-    sending = asyncio.ensure_future(_send_all(writer, events))
-    try:
-        await asyncio.shield(sending)
-    except asyncio.CancelledError:
-        if active.failure is None:
-            sending.cancel()
-            raise
-        active.task.uncancel()
-        await sending
+    with turn.live.listening():
+        sending = asyncio.ensure_future(_send_all(writer, turn.live.follow(after)))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if active.failure is None:
+                sending.cancel()
+                raise
+            active.task.uncancel()
+            await sending
 
 
 async def _send_all(writer: StreamWriter, events: AsyncIterator[bytes]) -> None:
+    await writer.write(b"")  # the head: whoever resumes knows at once that there is something to wait for
     async for event in events:
         await writer.write(event)
     await writer.finish([])
@@ -256,6 +257,8 @@ async def _stored(request: Request, state: AppState) -> StoredResponse:
     """The response that the path names. Raises ``ApiError`` ``response_not_found``."""
     response_id = request.path_params["response_id"]
     row = await state.keeping.responses.get(owner_of(request), response_id)
+    if row is not None and row.status in RUNNING and row.id not in state.keeping.running:
+        row = await state.keeping.responses.get(owner_of(request), response_id)  # it may have ended meanwhile
     if row is None:
         raise ApiError("response_not_found", id=response_id)
     return row

@@ -46,6 +46,8 @@ _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 _SETTINGS: Final = (
     f"PRAGMA busy_timeout = {int(STATEMENT_TIMEOUT_S * 1000)}",
     "PRAGMA synchronous = NORMAL",
+    # Folding the log into the file waits for the disk, and with it who writes next: seldom, then.
+    "PRAGMA wal_autocheckpoint = 4000",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
     "PRAGMA temp_store = MEMORY",

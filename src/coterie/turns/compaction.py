@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from coterie.errors import ApiError
 from coterie.turns.turn import Item, Plan
 from coterie.wire.ids import new_id
 
@@ -19,6 +20,10 @@ _TASK: Final = (
     "asked for, what was decided and found out, with all names, numbers and paths that are still needed, what was "
     "done, and what is still to do. Write the note alone."
 )
+
+
+MOST_NOTE_TOKENS: Final = 512
+"""Tokens of a note at most."""
 
 
 def asked_for_note(plan: Plan) -> Plan:
@@ -35,7 +40,10 @@ def asked_for_note(plan: Plan) -> Plan:
 
 
 def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> dict[str, Any]:
-    """The answer, from the Response object ``note``, whose output is the note."""
+    """The answer, from the Response object ``note``, whose output is the note.
+
+    Raises ``ApiError`` where the note is not whole: what it does not say would be lost.
+    """
     text = "".join(
         part["text"]
         for item in note["output"]
@@ -43,7 +51,8 @@ def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> d
         for part in item["content"]
         if part["type"] == "output_text"
     )
-    users = [item for item in (*plan.context, *plan.parsed.input) if _is_a_users(item)]
+    _check_whole(note, text)
+    users = [item for item in (*plan.context, *plan.input) if _is_a_users(item)]
     compaction = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": seal(text)}
     return {
         "id": plan.id,
@@ -52,6 +61,13 @@ def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> d
         "output": [*_once(users), compaction],
         "usage": note["usage"],
     }
+
+
+def _check_whole(note: dict[str, Any], text: str) -> None:
+    if note["status"] != "completed":
+        raise ApiError("upstream_stream_interrupted", detail=f"the note of a compaction is {note['status']}")
+    if not text.strip():
+        raise ApiError("upstream_empty_response", detail="the note of a compaction says nothing")
 
 
 def _is_a_users(item: Item) -> bool:
