@@ -11,6 +11,7 @@ from tests.integration.conftest import API_KEY
 from tests.support.behind import behind
 from tests.support.failures import CHAT
 from tests.support.models import chat
+from tests.support.responses_server import responsive
 from tests.support.server import PATIENCE_S, Server
 
 FOLDER = Path(__file__).parents[1] / "js"
@@ -29,6 +30,12 @@ def test_failures_of_a_provider(tmp_path: Path) -> None:
     faults |= {"rate-limit": "rate-limit@1", "cut": "cut@20", "stall": "stall@20", "malformed": "malformed@20"}
     with behind(tmp_path, faults, dispatch="attempts = 1") as running:
         _run("providers.test.mjs", {**os.environ, "COTERIE_URL": running.server.url})
+
+
+def test_responses(tmp_path: Path) -> None:
+    with responsive(tmp_path) as running:
+        where = {"COTERIE_URL": running.server.url, "UPSTREAM_URL": running.upstream.url}
+        _run("responses.test.mjs", {**os.environ, **where})
 
 
 def _run(file: str, environ: dict[str, str]) -> None:

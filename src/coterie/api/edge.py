@@ -321,7 +321,7 @@ def _last_words(timing: Timing | None) -> str:
 async def _allow(exchange: Exchange) -> None:
     """Answer a preflight. Which methods a path has, and who may use it, the request itself will be told."""
     headers = [
-        (b"access-control-allow-methods", b"GET, POST"),
+        (b"access-control-allow-methods", b"GET, POST, DELETE"),
         (b"access-control-allow-headers", _header(exchange.scope, b"access-control-request-headers") or b"*"),
         (b"access-control-max-age", b"600"),
     ]

@@ -127,7 +127,7 @@ async def get_response(request: Request, state: AppState) -> ASGIApp:
     row = await _stored(request, state)
     running = state.keeping.running.get(row.id)
     if not flag(request.query_params, "stream"):
-        return whole(row.response if running is None else running.response)
+        return whole(row.response if running is None else await _as_stored(running))
     after = number(request.query_params, "starting_after", -1)
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -251,6 +251,13 @@ async def _replay(exchange: Exchange, row: StoredResponse, after: int) -> None:
     for event in replay(row.events, after):
         await writer.write(event)
     await writer.finish([])
+
+
+async def _as_stored(turn: Turn) -> dict[str, Any]:
+    """What a running response has come to. Its end is told once it is stored."""
+    if turn.response["status"] not in RUNNING:
+        await turn.settled.wait()
+    return turn.response
 
 
 async def _stored(request: Request, state: AppState) -> StoredResponse:
