@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from coterie.api.active import ActiveRequest, ActiveRequests
@@ -40,6 +41,8 @@ class Background:
         self._metrics = metrics
         self._slots = asyncio.Semaphore(self._settings.background)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._entering = 0
+        """Responses that are being accepted."""
         self._mean_s = _FIRST_GUESS_S
 
     @property
@@ -47,19 +50,33 @@ class Background:
         """Responses that run or wait."""
         return len(self._tasks)
 
-    def check_room(self) -> None:
-        """Raise ``ApiError`` ``server_is_overloaded`` where one more cannot even wait."""
-        ahead = self.count + 1 - self._settings.background
+    @contextlib.contextmanager
+    def room(self) -> Iterator[None]:
+        """While one more is accepted, which then :meth:`begin` is told.
+
+        Raises ``ApiError`` ``server_is_overloaded`` where it could not even wait.
+        """
+        ahead = self.count + self._entering + 1 - self._settings.background
         if ahead > self._settings.background_queue:
             raise ApiError("server_is_overloaded", retry_after_s=self._mean_s * ahead / self._settings.background)
+        self._entering += 1
+        try:
+            yield
+        finally:
+            self._entering -= 1
 
     def begin(self, turn: Turn, asking: Asking) -> None:
         """Generate ``turn``, which was accepted. Returns at once."""
         begun: asyncio.Future[ActiveRequest] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._generate(turn, asking, begun))
-        begun.set_result(self._active.admit(task))
+        request = self._active.admit(task)
+        begun.set_result(request)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: self._ended(task, request))
+
+    def _ended(self, task: asyncio.Task[None], request: ActiveRequest) -> None:
+        self._tasks.discard(task)
+        self._active.leave(request)
 
     async def _generate(self, turn: Turn, asking: Asking, begun: asyncio.Future[ActiveRequest]) -> None:
         request = begun.result()
@@ -72,7 +89,6 @@ class Background:
                 await turn.run(chunks, None, lambda: request.failure)
         finally:
             timer.cancel()
-            self._active.leave(request)
             self._count(turn)
 
     async def _chunks(self, turn: Turn, asking: Asking) -> Chunks:

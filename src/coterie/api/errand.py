@@ -60,16 +60,16 @@ class Errand:
 
     async def accept(self, plan: Plan) -> Turn:
         """Take a turn into the background. Raises ``ApiError`` for what is wrong now, or without room."""
-        self.state.background.check_room()
-        plan = await self.state.keeping.plan(plan)
-        asking, turn = await self._prepared(plan, None)
-        try:
-            asking.check()
-            await turn.accept()
-        except BaseException:
-            await self.state.keeping.withdraw(plan)
-            raise
-        self.state.background.begin(turn, asking)
+        with self.state.background.room():
+            plan = await self.state.keeping.plan(plan)
+            asking, turn = await self._prepared(plan, None)
+            try:
+                asking.check()
+                await turn.accept()
+            except BaseException:
+                await self.state.keeping.withdraw(plan)
+                raise
+            self.state.background.begin(turn, asking)
         return turn
 
     async def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:

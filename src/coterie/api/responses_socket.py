@@ -81,9 +81,11 @@ class Conversation:
         await self.socket.close(GOING_AWAY, error.code)
 
     async def _next(self, limit_s: float) -> str | None:
-        """The next message; ``None`` where the connection's time is up."""
+        """The next message; ``None`` where the connection's time is up, whatever waits."""
+        if limit_s <= 0:
+            return None
         try:
-            async with asyncio.timeout(max(0.0, limit_s)):
+            async with asyncio.timeout(limit_s):
                 return await self.socket.receive()
         except TimeoutError:
             return None

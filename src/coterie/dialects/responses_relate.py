@@ -1,8 +1,9 @@
 """A failure of the translated chat request, told in the words of the Responses API. Pure.
 
-What it promises: what comes out has the same code, status, headers and delay; its ``param`` is a place in the caller's
-request, and where the message names a place or a parameter, it names the caller's. A place in items that came from
-storage is the parameter that led to them.
+What it promises: what comes out has the same status, headers and delay, and the same code but for the few that the
+Responses API calls otherwise (:data:`CODES`); its ``param`` is a place in the caller's request, and where the message
+names a place or a parameter, it names the caller's. A place in items that came from storage is the parameter that led
+to them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Source:
 
 
 _T = TypeVar("_T")
+
+CODES: Final[Mapping[str, str]] = {"invalid_base64": "invalid_base64_image"}
+"""Chat's codes that have another name in the Responses API."""
 
 _RENAMED: Final = (
     ("max_completion_tokens", "max_output_tokens"),
@@ -83,13 +87,14 @@ def relate(error: ApiError, sources: Sequence[Source], tools: Sequence[int]) -> 
     part = _foreign_part(error, sources)
     if part is not None:
         return part
+    code = CODES.get(error.code, error.code)
     param = None if error.param is None else place(error.param, sources, tools)
     related = error if param is None else error.at(param)
     said = _NAMED.sub(lambda match: place(match[0], sources, tools), error.message)
-    if said in (related.message, error.message):
+    if code == error.code and said in (related.message, error.message):
         return related
     return ApiError(
-        error.code, param=param, said=said, retry=error.retry, retry_after_s=error.retry_after_s,
+        code, param=param, said=said, retry=error.retry, retry_after_s=error.retry_after_s,
         detail=error.detail, headers=error.headers,
     )  # fmt: skip
 

@@ -142,7 +142,7 @@ def _resolved(entry: _Entry, found: Mapping[str, Item]) -> _Entry:
         return entry
     name = entry.item["id"]
     if name not in found:
-        raise ApiError("item_not_found", param=entry.source.below(".id"), id=name)
+        raise ApiError("item_reference_not_found", param=entry.source.below(".id"), id=name)
     return replace(entry, item=found[name], source=replace(entry.source, inside=False))
 
 

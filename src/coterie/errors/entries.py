@@ -201,6 +201,14 @@ _IMAGES = (
         remedy="Encode the bytes of the image in standard base64, with padding.",
     ),
     caller(
+        "invalid_base64_image",
+        "Invalid base64 data in '{param}'. Expected a base64-encoded image in a data URL.",
+        param=True,
+        responses_code="invalid_base64_image",
+        cause="What chat completions call 'invalid_base64', in the words of the Responses API.",
+        remedy="Encode the bytes of the image in standard base64, with padding.",
+    ),
+    caller(
         "invalid_image_url",
         "Invalid image URL in '{param}': {reason}.",
         param=True,

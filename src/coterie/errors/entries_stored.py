@@ -42,7 +42,15 @@ STORED = (
         "Item with id '{id}' not found.",
         status=404,
         cause="No stored item has this id, or it belongs to something else.",
-        remedy="Check the id, or send the item itself.",
+        remedy="Check the id.",
+    ),
+    caller(
+        "item_reference_not_found",
+        "Item with id '{id}' not found.",
+        status=404,
+        param=True,
+        cause="The input refers to an item that is not stored here, or belongs to another key.",
+        remedy="Send the item itself.",
     ),
     caller(
         "conversation_locked",

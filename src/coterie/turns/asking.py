@@ -9,17 +9,15 @@ provider, and costs nothing where the conversation fits.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import orjson
-
-from coterie.dialects.responses_translate import Translation, translate
-from coterie.dialects.responses_truncation import shorten
+from coterie.dialects.responses_translate import Translation, conversation, translate
+from coterie.dialects.responses_truncation import characters, shorten
+from coterie.dispatch.failover import is_semantic
 from coterie.errors import ApiError
 from coterie.turns.turn import Item, Plan
-from coterie.wire.lingua import Chunks
+from coterie.wire.lingua import RESTART, Chunks
 
 Ask = Callable[[dict[str, Any]], Chunks]
 """Asks for an answer to a chat request. Raises ``ApiError`` where it is not good."""
@@ -41,7 +39,7 @@ class Asking:
         self._plan = plan
         self._unseal = unseal
         self._ask = ask
-        self._translation = self._translate(plan.context, plan.parsed.input)
+        self._translation = self._translate()
 
     def relate(self, error: ApiError) -> ApiError:
         """``error`` in the words of the request."""
@@ -64,32 +62,33 @@ class Asking:
             raise self.relate(error) from None
 
     async def _shortened(self) -> Chunks:
-        items: tuple[Item, ...] = (*self._plan.context, *self._plan.parsed.input)
-        for _ in range(_TRIES):
-            said = False
+        plan = self._plan
+        items = conversation(plan.parsed, plan.context, plan.found)
+        said = False
+        for left in reversed(range(_TRIES + 1)):
             try:
                 async with contextlib.aclosing(self._ask(self._translation.body)) as chunks:
                     async for chunk in chunks:
-                        said = True
+                        said = said or (plan.told and is_semantic(chunk))
                         yield chunk
                 return
             except ApiError as error:
-                fewer = None if said or error.code != "context_length_exceeded" else self._fewer(items, error)
+                too_long = error.code == "context_length_exceeded" and left and not said
+                fewer = self._fewer(items, error) if too_long else None
                 if fewer is None:
                     raise
             items = fewer
-            own = {id(item) for item in self._plan.parsed.input}
-            split = next((place for place, item in enumerate(items) if id(item) in own), len(items))
-            self._translation = self._translate(items[:split], items[split:])
-        raise ApiError("internal_error", detail="a conversation could not be shortened enough")
+            self._translation = self._translate(items)
+            if not plan.told:
+                yield RESTART
 
     def _fewer(self, items: Sequence[Item], error: ApiError) -> tuple[Item, ...] | None:
         limit, actual = error.fields.get("limit"), error.fields.get("actual")
-        chars = max(1, len(orjson.dumps(self._translation.body["messages"])))
+        chars = max(1, characters(items))
         if isinstance(limit, int) and isinstance(actual, int) and actual > limit:
             return shorten(items, actual - limit, actual / chars)
         return shorten(items, max(1, int(chars * _TOKENS_PER_CHAR * _SHARE)), _TOKENS_PER_CHAR)
 
-    def _translate(self, context: Sequence[Item], own: Sequence[Item]) -> Translation:
-        parsed = dataclasses.replace(self._plan.parsed, input=tuple(own))
-        return translate(parsed, context, self._plan.found, self._unseal)
+    def _translate(self, kept: Sequence[Item] | None = None) -> Translation:
+        plan = self._plan
+        return translate(plan.parsed, plan.context, plan.found, self._unseal, kept)

@@ -18,12 +18,12 @@ from coterie.wire.ids import new_id
 _TASK: Final = (
     "Write a note about the conversation so far, for somebody who will go on with it and has not read it. Say what was "
     "asked for, what was decided and found out, with all names, numbers and paths that are still needed, what was "
-    "done, and what is still to do. Write the note alone."
+    "done, and what is still to do, in at most 200 words. Write the note alone."
 )
 
 
-MOST_NOTE_TOKENS: Final = 512
-"""Tokens of a note at most."""
+MOST_NOTE_TOKENS: Final = 1024
+"""Tokens of a note; one that needs more has gone wrong."""
 
 
 def asked_for_note(plan: Plan) -> Plan:

@@ -6,15 +6,19 @@ What it promises:
 * :meth:`Keeping.recover`, called once before the first request, ends whatever an earlier process of this server left
   behind: its responses are failed, with all the events that anybody was sent; its conversations are free.
 * A response that is deleted while it runs is stopped, and nothing of it stays.
+* What the database did not take when it was time (the end of a response, the freedom of a conversation) is owed to it,
+  and :meth:`Keeping.mend` tries again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from coterie.config import ResponsesSettings
 from coterie.dialects.responses import ENCRYPTED_REASONING
@@ -31,6 +35,8 @@ from coterie.turns.turn import Item, Plan, Turn
 from coterie.wire.ids import new_id
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _DAY_S: Final = 86_400
 
@@ -58,10 +64,12 @@ class Keeping:
         self.sealer = sealer
         self.settings = settings
         self.running: dict[str, Turn] = {}
-        """Turns that are stored and have not ended, by id."""
+        """Turns that are stored, and whose end is not, by id."""
         self._journal = journal
         self._instance = instance
-        self._work: set[asyncio.Task[None]] = set()
+        self._work: set[asyncio.Task[Any]] = set()
+        self._owed: dict[str, Callable[[], Awaitable[None]]] = {}
+        """What the database did not take, by response."""
 
     # The beginning of a turn
 
@@ -89,9 +97,9 @@ class Keeping:
         return tuple(item for link in links for item in (*link.input, *finished(link.response["output"])))
 
     async def _in_conversation(self, plan: Plan, conversation_id: str) -> Plan:
-        if not plan.aside:
-            await self.conversations.lock(plan.owner, conversation_id, plan.id, self._instance)
         try:
+            if not plan.aside:
+                await self.conversations.lock(plan.owner, conversation_id, plan.id, self._instance)
             items = await self.conversations.history(plan.owner, conversation_id, self.settings.history)
         except BaseException:
             await self.withdraw(plan)
@@ -121,16 +129,18 @@ class Keeping:
         """Whether a failure has an event of its own before ``response.failed``."""
         return plan.error_event and self.settings.error_event
 
-    async def open(self, turn: Turn) -> Live | None:
-        """A turn is known from here on. Raises ``ApiError`` where it cannot be stored."""
+    async def open(self, turn: Turn, events: list[bytes]) -> Live | None:
+        """A turn is known from here on, by its first ``events``. Raises ``ApiError`` where it cannot be stored."""
         if not turn.plan.parsed.store:
             return None
         live = Live(self._journal.open(turn.plan.id))
         try:
+            live.say(events)
             await self.responses.create(self._row(turn))
         except BaseException:
             live.forget()
-            live.end()
+            live.end([])
+            self._take_back(turn.plan)
             raise
         self.running[turn.plan.id] = turn
         return live
@@ -152,7 +162,7 @@ class Keeping:
             previous_response_id=plan.parsed.previous_response_id,
             conversation_id=plan.conversation_id,
             response=response,
-            input=list(plan.parsed.input),
+            input=list(plan.input),
             events=events,
             instance=self._instance,
         )
@@ -160,40 +170,100 @@ class Keeping:
     # Its end
 
     async def withdraw(self, plan: Plan) -> None:
-        """A turn that nobody knows of will never be. Raises ``ApiError``."""
+        """A turn that nobody knows of will never be."""
         if plan.conversation_id is not None:
-            await self.conversations.unlock(plan.conversation_id, plan.id)
+            await asyncio.shield(self.spawn(self._unlock(plan, plan.conversation_id)))
 
     async def settle(self, turn: Turn, tail: list[bytes]) -> None:
         """Store the end of a turn, whose last events are ``tail``. Raises ``ApiError``."""
         plan, response = turn.plan, turn.response
-        added = [*plan.parsed.input, *finished(response["output"])] if response["status"] in _KEPT else []
+        added = [*plan.input, *finished(response["output"])] if response["status"] in _KEPT else []
         if turn.live is not None:
             try:
-                events = turn.live.said() + b"".join(tail)
-                stored = await self.responses.finish(
-                    plan.id, status=response["status"], response=response, events=events, conversation_items=added
-                )
-            finally:
-                self.running.pop(plan.id, None)
-            turn.live.forget()
-            if not stored:
-                _log.info("%s was deleted while it ran", plan.id)
-            return
-        if plan.parsed.store and not plan.told:
-            await self.responses.create(self._row(turn, b"".join((*turn.kept, *tail))))
-        if plan.conversation_id is not None:
-            known = {item["id"] for item in plan.context}
-            new = [item for item in added if item["id"] not in known]
-            await self.conversations.append(plan.owner, plan.conversation_id, new)
-            await self.conversations.unlock(plan.conversation_id, plan.id)
+                await self._finish(turn, turn.live, turn.live.said() + b"".join(tail), added)
+            except BaseException:
+                turn.live.held = True
+                self._owed[plan.id] = partial(self._finish_late, turn, turn.live)
+                raise
+        elif plan.parsed.store:
+            await self._store_whole(self._row(turn, b"".join((*turn.kept, *tail))), plan, added)
+        elif plan.conversation_id is not None:
+            await self._leave(plan, plan.conversation_id, added)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    async def _finish(self, turn: Turn, live: Live, events: bytes, added: Sequence[Item]) -> None:
+        response = turn.response
+        stored = await self.responses.finish(
+            turn.plan.id, status=response["status"], response=response, events=events, conversation_items=added
+        )
+        self.running.pop(turn.plan.id, None)
+        live.forget()
+        if not stored:
+            _log.info("%s was deleted while it ran", turn.plan.id)
+
+    async def _finish_late(self, turn: Turn, live: Live) -> None:
+        await self._finish(turn, live, live.said(), ())
+        live.release()
+
+    async def _store_whole(self, row: StoredResponse, plan: Plan, added: Sequence[Item]) -> None:
+        """Store a response of which nobody has known, and its items in its conversation: all of it, or nothing."""
+        try:
+            if plan.conversation_id is None:
+                await self.responses.create(row)
+                return
+            await self.responses.create(dataclasses.replace(row, status="in_progress", events=None))
+            await self.responses.finish(
+                row.id, status=row.status, response=row.response, events=row.events, conversation_items=added
+            )
+        except BaseException:
+            self._take_back(plan)
+            raise
+
+    async def _leave(self, plan: Plan, conversation_id: str, added: Sequence[Item]) -> None:
+        """End a turn of which only its conversation is stored."""
+        known = {item["id"] for item in plan.context}
+        try:
+            if new := [item for item in added if item["id"] not in known]:
+                await self.conversations.append(plan.owner, conversation_id, new)
+        finally:
+            await self._unlock(plan, conversation_id)
+
+    # What the database did not take
+
+    async def _unlock(self, plan: Plan, conversation_id: str) -> None:
+        await self._try(plan.id, partial(self.conversations.unlock, conversation_id, plan.id))
+
+    def _take_back(self, plan: Plan) -> None:
+        """A response whose storing failed, or was cancelled, may be stored all the same."""
+        self.spawn(self._try(f"{plan.id} itself", partial(self._delete, plan)))
+
+    async def _delete(self, plan: Plan) -> None:
+        await self.responses.delete(plan.owner, plan.id)
+
+    async def _try(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except ApiError as error:
+            _log.error("%s was not stored, which is tried again: %s", name, error.detail)
+            self._owed[name] = work
+
+    async def mend(self) -> None:
+        """Try again what the database did not take."""
+        for name, work in tuple(self._owed.items()):
+            with contextlib.suppress(ApiError):
+                await work()
+                del self._owed[name]
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do ``work`` to its end, whoever waits for it."""
         task = asyncio.create_task(work)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._work.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it knows
 
     # After the process that ran it
 
@@ -225,9 +295,10 @@ class Keeping:
         )
 
     async def stop(self) -> None:
-        """Wait for what is being stored."""
+        """Wait for what is being stored; what is owed then is tried once more, or left to :meth:`recover`."""
         while self._work:
             await asyncio.wait(self._work)
+        await self.mend()
 
 
 def finished(items: list[Item]) -> Iterator[Item]:

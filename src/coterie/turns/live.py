@@ -3,15 +3,20 @@
 The journal is the one place where they are kept: what is said is written there first, and a listener reads it from
 there, from any event on. So nothing grows in memory, and a listener that is slow holds up nobody but itself.
 
-The journal is closed when there is nothing more to come and the last listener has left.
+A journal that fails takes nothing more: it would hold half an event. The end is then kept here, so that whoever listens
+is told it.
+
+The journal is closed when there is nothing more to come, the last listener has left and its end is stored.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 
+from coterie.errors import ApiError
 from coterie.errors.render import DONE
 from coterie.storage.journal import JournalFile
 
@@ -23,51 +28,87 @@ class Live:
     """Events of one response, kept in ``journal``."""
 
     def __init__(self, journal: JournalFile) -> None:
+        self.held = False
+        """Whether it is still needed after its end; see :meth:`release`."""
         self._journal = journal
+        self._size = 0
+        """Bytes of whole events in the journal."""
+        self._failed = False
+        self._rest = b""
+        """What the journal did not take of the end."""
         self._ended = False
         self._listeners = 0
         self._news: asyncio.Future[None] | None = None
 
     def say(self, events: list[bytes]) -> None:
         """Keep ``events``, and tell those who listen. Raises ``ApiError`` ``storage_failed``."""
-        self._journal.write(b"".join(events))
+        self._write(b"".join(events))
         self._tell()
 
     def said(self) -> bytes:
         """All that was said. Raises ``ApiError`` ``storage_failed``."""
-        return self._journal.read(0)
+        return self._read(0)
 
     def forget(self) -> None:
         """Delete the journal; who listens still gets what there is to come."""
         self._journal.forget()
 
-    def end(self) -> None:
-        """There will be no more."""
+    def end(self, tail: list[bytes]) -> None:
+        """There will be no more than ``tail``."""
+        try:
+            self._write(b"".join(tail))
+        except ApiError:
+            self._rest = b"".join(tail)
         self._ended = True
         self._tell()
         self._close()
 
-    async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
-        """The events whose number is greater than ``after`` (-1: all), up to the end mark."""
+    def release(self) -> None:
+        """It is :attr:`held` no longer."""
+        self.held = False
+        self._close()
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While inside, :meth:`follow` finds what it needs."""
         self._listeners += 1
         try:
-            offset, number, rest = 0, 0, b""
-            while True:
-                ended = self._ended  # read before the journal is: whatever was said until then is in it
-                data = self._journal.read(offset)
-                offset += len(data)
-                *events, rest = (rest + data).split(END)
-                for event in events:
-                    if _is_wanted(event, number, after):
-                        yield event + END
-                    number += 1
-                if ended:
-                    return
-                if not data:
-                    await self._wait()
+            yield
         finally:
             self._listeners -= 1
             self._close()
+
+    async def follow(self, after: int) -> AsyncGenerator[bytes, None]:
+        """The events whose number is greater than ``after`` (-1: all), up to the end mark."""
+        offset, number, rest = 0, 0, b""
+        while True:
+            ended = self._ended  # read before the journal is: whatever was said until then is in it
+            data = self._read(offset)
+            offset += len(data)
+            *events, rest = (rest + data).split(END)
+            for event in events:
+                if _is_wanted(event, number, after):
+                    yield event + END
+                number += 1
+            if ended:
+                return
+            if not data:
+                await self._wait()
+
+    def _write(self, data: bytes) -> None:
+        if self._failed:
+            raise ApiError("storage_failed", detail="the journal has failed before")
+        try:
+            self._journal.write(data)
+        except ApiError:
+            self._failed = True
+            raise
+        self._size += len(data)
+
+    def _read(self, offset: int) -> bytes:
+        """What was said, from byte ``offset`` on."""
+        data = self._journal.read(offset)[: self._size - offset] if offset < self._size else b""
+        return data + self._rest[max(0, offset - self._size) :]
 
     async def _wait(self) -> None:
         if self._news is None:
@@ -80,7 +121,7 @@ class Live:
             self._news = None
 
     def _close(self) -> None:
-        if self._ended and not self._listeners:
+        if self._ended and not self._listeners and not self.held:
             self._journal.close()
 
 

@@ -23,6 +23,7 @@ from coterie.turns.sealing import Sealer, key_of
 _log = logging.getLogger(__name__)
 
 _PURGE_EVERY_S: Final = 600.0
+_MEND_EVERY_S: Final = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -42,11 +43,13 @@ async def opened_keeping(settings: Settings) -> AsyncIterator[Keeping]:
         )
         if (left := await keeping.recover()) > 0:
             _log.warning("%d responses were interrupted by the end of the server before this one", left)
-        purging = asyncio.create_task(_purge(keeping))
+        tending = [asyncio.create_task(_purge(keeping)), asyncio.create_task(_mend(keeping))]
         try:
             yield keeping
         finally:
-            purging.cancel()
+            for task in tending:
+                task.cancel()
+            await asyncio.wait(tending)
             await keeping.stop()
     finally:
         await database.close()
@@ -61,6 +64,12 @@ async def _purge(keeping: Keeping) -> None:
         except ApiError as error:  # the database may be back the next time; requests tell of it meanwhile
             _log.error("expired responses were not deleted: %s", error.detail)
         await asyncio.sleep(_PURGE_EVERY_S)
+
+
+async def _mend(keeping: Keeping) -> None:
+    while True:
+        await asyncio.sleep(_MEND_EVERY_S)
+        await keeping.mend()
 
 
 def instance_of(folder: Path) -> str:

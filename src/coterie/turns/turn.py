@@ -8,7 +8,8 @@ What it promises:
   stored response reads what the stream said, event by event, also after the process was killed.
 * It ends in exactly one way: completed, incomplete, failed, or cancelled (its client has gone, or it was told to stop);
   whichever it is, it is stored as that, and its conversation is free again. An end that cannot be stored is told as a
-  failure.
+  failure, and stored as that when it can be.
+* Once its end is being stored nothing changes it any more: whoever cancels it then is too late.
 * A conversation gets the items of a turn that completed or is incomplete, all of them at once; a turn that failed or
   was cancelled leaves it as it was.
 """
@@ -16,12 +17,14 @@ What it promises:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
 
 from coterie.dialects.responses import ParsedResponse
 from coterie.dialects.responses_ending import fail_instead
@@ -68,9 +71,20 @@ class Plan:
     created_at: int = field(default_factory=lambda: int(time.time()))
 
     @property
+    def input(self) -> tuple[Item, ...]:
+        """Its own items, with those that it refers to in the place of references."""
+        if not self.parsed.references:
+            return self.parsed.input
+        return tuple(self.found.get(item["id"], item) if _is_reference(item) else item for item in self.parsed.input)
+
+    @property
     def conversation_id(self) -> str | None:
         """The conversation that it is a part of."""
         return None if self.aside else self.parsed.conversation_id
+
+
+def _is_reference(item: Item) -> bool:
+    return bool(item["type"] == "item_reference")
 
 
 class Turn:
@@ -94,17 +108,23 @@ class Turn:
         self._relate = relate
         self._machine = keeping.machine(plan)
         self._task: asyncio.Task[Any] | None = None
+        self._untold: list[bytes] = []
+        """Events that the journal did not take; they are told with the end."""
+        self._unsent: deque[bytes] = deque()
+        """Events that were said, and that the sink has not taken yet."""
+        self._ending: asyncio.Task[list[bytes]] | None = None
+        """Stores the end."""
+        self._failed_as: dict[str, Any] | None = None
+        """The Response object, where its end could not be stored."""
 
     @property
     def response(self) -> dict[str, Any]:
         """The Response object as of now."""
-        return self._machine.response
+        return self._failed_as or self._machine.response
 
     async def accept(self) -> None:
         """Take a response into the background: from now on it is known. Raises ``ApiError``."""
-        events = self._machine.begin()
-        await self._open()
-        await self._tell(events, None)
+        await self._open(self._machine.begin())
 
     async def start(self) -> None:
         """A response in the background is begun with. Raises ``ApiError``."""
@@ -113,7 +133,7 @@ class Turn:
 
     def cancel(self) -> None:
         """Stop it; it ends as cancelled."""
-        if not self.cancelled:
+        if not self.cancelled and self._ending is None:
             self.cancelled = True
             if self._task is not None:
                 self._task.cancel()
@@ -124,18 +144,18 @@ class Turn:
         A cancellation of the task ends it as the failure that ``interruption`` gives; where there is none, its client
         has gone: it ends as cancelled, and the cancellation goes on.
         """
-        self._task = asyncio.current_task()
+        self._task = _this_task()
+        if self.cancelled:
+            self._task.cancel()
         try:
             tail = await self._generate(chunks, sink, interruption)
         except BaseException:
-            if not self.settled.is_set():
-                await self._undisturbed(self._keeping.withdraw(self.plan))
+            if self._ending is None:
+                await self._keeping.withdraw(self.plan)
             raise
         finally:
             self._task = None
-        if sink is not None:
-            for event in tail:
-                await sink.write(event)
+        await self._send(tail, sink)
 
     async def _generate(
         self, chunks: Chunks, sink: Sink | None, interruption: Callable[[], ApiError | None]
@@ -144,8 +164,6 @@ class Turn:
         try:
             await self._relay(chunks, sink)
             tail = self._machine.end()
-            if self.plan.told and not self.opened:  # it says nothing before its end
-                await self._open()
         except ApiError as error:
             if not self.opened:
                 raise self._relate(error) from None
@@ -155,16 +173,16 @@ class Turn:
             if not self.opened:
                 raise
             if failure is None and not self.cancelled:
-                await self._settle(self._machine.cancel())
+                await self._end(self._machine.cancel(), interruption)
                 raise
-            _uncancel()
+            _this_task().uncancel()
             tail = self._machine.cancel() if failure is None else self._fail(failure)
         except Exception:  # before anything was said the edge tells the client; afterwards nobody else can
             if not self.opened:
                 raise
             _log.exception("unexpected exception in a response")
             tail = self._fail(ApiError("internal_error"))
-        return await self._settle(tail)
+        return await self._end(tail, interruption)
 
     async def _relay(self, chunks: Chunks, sink: Sink | None) -> None:
         async for chunk in chunks:
@@ -173,49 +191,74 @@ class Turn:
                 self.kept.clear()
             elif events := self._machine.feed(chunk):
                 if self.plan.told:
-                    if not self.opened:
-                        await self._open()
                     await self._tell(events, sink)
                 elif self.plan.parsed.store:
                     self.kept += events
 
-    async def _open(self) -> None:
-        self.live = await self._keeping.open(self)
+    async def _open(self, events: list[bytes]) -> None:
+        self.live = await self._keeping.open(self, events)
         self.opened = True
 
     async def _tell(self, events: list[bytes], sink: Sink | None) -> None:
-        if self.live is not None:
-            self.live.say(events)
-        if sink is not None:
-            for event in events:
-                await sink.write(event)
+        if not self.opened:
+            await self._open(events)
+        elif self.live is not None:
+            try:
+                self.live.say(events)
+            except ApiError:
+                self._untold = events
+                raise
+        await self._send(events, sink)
+
+    async def _send(self, events: list[bytes], sink: Sink | None) -> None:
+        """Give ``events`` to ``sink``, after those that it did not take when it was interrupted."""
+        if sink is None:
+            return
+        self._unsent.extend(events)
+        while self._unsent:
+            await sink.write(self._unsent[0])
+            self._unsent.popleft()
 
     def _fail(self, error: ApiError) -> list[bytes]:
         self.failure = error
-        return self._machine.fail(error, self.plan.request_id)
+        return [*self._untold, *self._machine.fail(error, self.plan.request_id)]
+
+    async def _end(self, tail: list[bytes], interruption: Callable[[], ApiError | None]) -> list[bytes]:
+        """Store the end, whoever cancels the request. Returns the events that tell it. Raises ``ApiError``."""
+        self._ending = self._keeping.spawn(self._settle(tail))
+        while True:
+            try:
+                return await asyncio.shield(self._ending)
+            except asyncio.CancelledError:
+                if self._ending.cancelled() or interruption() is None:
+                    raise
+                _this_task().uncancel()  # the server stops, and this one has come to its end in time
 
     async def _settle(self, tail: list[bytes]) -> list[bytes]:
         """Store the end. Returns the events that tell it: of a failure, where it could not be stored."""
         try:
-            await self._undisturbed(self._keeping.settle(self, tail))
-        except ApiError as error:
+            await self._keeping.settle(self, tail)
+        except Exception as error:  # whatever it was: who follows must be told an end
             if not self.opened:
+                await self._keeping.withdraw(self.plan)
                 raise
-            self.failure = error
-            tail = fail_instead(tail, error, self.plan.request_id, error_event=self._keeping.tells_errors(self.plan))
+            tail = self._fail_instead(tail, error)
         self.settled.set()
         if self.live is not None:
-            with contextlib.suppress(ApiError):  # a journal that cannot be written has failed the turn already
-                self.live.say(tail)
-            self.live.end()
+            self.live.end(tail)
         return tail
 
-    async def _undisturbed(self, work: Coroutine[Any, Any, None]) -> None:
-        """Finish ``work``, whoever cancels the request meanwhile."""
-        await asyncio.shield(self._keeping.spawn(work))
+    def _fail_instead(self, tail: list[bytes], error: Exception) -> list[bytes]:
+        if not isinstance(error, ApiError):
+            _log.exception("unexpected exception while a response was stored")
+            error = ApiError("internal_error")
+        self.failure = error
+        tail = fail_instead(tail, error, self.plan.request_id, error_event=self._keeping.tells_errors(self.plan))
+        self._failed_as = orjson.loads(tail[-2].partition(b"\ndata: ")[2])["response"]
+        return tail
 
 
-def _uncancel() -> None:
+def _this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
-    task.uncancel()
+    return task

@@ -135,3 +135,12 @@ def test_a_part_is_named_as_the_caller_named_it(code: str, param: str, told: str
 def test_a_part_that_nobody_knows_is_told_as_it_is() -> None:
     error = relate(ApiError("invalid_value", param="messages[2].content[7].type", reason="x"), SOURCES, TOOLS)
     assert (error.code, error.param) == ("invalid_value", "input[0].content[7].type")
+
+
+def test_a_code_that_has_another_name_in_the_responses_api() -> None:
+    error = ApiError("invalid_base64", param="messages[0].content[0].image_url.url", retry=None)
+    told = relate(error, [Source("input[0]", inside=True, kinds=("input_image",))], [])
+    assert (told.code, told.param) == ("invalid_base64_image", "input[0].content[0].image_url")
+    assert told.message == (
+        "Invalid base64 data in 'input[0].content[0].image_url'. Expected a base64-encoded image in a data URL."
+    )

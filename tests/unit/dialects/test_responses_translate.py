@@ -302,7 +302,7 @@ BAD: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str, str]] = {
         "Duplicate item found with id msg_1",
     ),
     "a reference to nothing": (
-        [USER, {"id": "msg_1"}], {}, "item_not_found", "input[1].id", "Item with id 'msg_1' not found.",
+        [USER, {"id": "msg_1"}], {}, "item_reference_not_found", "input[1].id", "Item with id 'msg_1' not found.",
     ),
     "reasoning sealed by another": (
         [USER, {"type": "reasoning", "summary": [], "encrypted_content": "other"}], {},

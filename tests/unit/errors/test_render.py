@@ -73,7 +73,20 @@ def test_body_and_headers(error: ApiError, body: str, headers: dict[str, str]) -
 @pytest.mark.parametrize("code", CATALOGUE)
 def test_all_four_fields_always_and_the_code_a_string(code: str) -> None:
     fields: dict[str, Any] = dict.fromkeys(
-        ("reason", "media_type", "limit", "limit_s", "value", "expected", "actual", "model", "endpoint", "method", "id"), "x"
+        (
+            "reason",
+            "media_type",
+            "limit",
+            "limit_s",
+            "value",
+            "expected",
+            "actual",
+            "model",
+            "endpoint",
+            "method",
+            "id",
+        ),
+        "x",
     )
     error = ApiError(code, param="p" if CATALOGUE[code].takes_param else None, **fields, path="/")
     answer: dict[str, Any] = orjson.loads(http_body(error, "req_1"))

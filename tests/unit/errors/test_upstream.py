@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from coterie.dialects.responses_relate import CODES
 from coterie.errors import CATALOGUE, ApiError, Retry
 from coterie.errors.cleaning import MAX_CLEAN, MAX_DETAIL
 from coterie.errors.entries import RELAYED
@@ -144,7 +145,13 @@ def test_an_unknown_kind_of_connection_failure_is_a_key_error() -> None:
 
 def test_the_relayed_codes_are_the_catalogue_s_codes_of_the_caller() -> None:
     callers = {entry.code for entry in CATALOGUE.values() if entry.fault == "caller" and entry.status == 400}
-    unsaid = {"invalid_json", "invalid_http_request", "invalid_request_error", *(entry.code for entry in STORED)}
+    unsaid = {
+        "invalid_json",
+        "invalid_http_request",
+        "invalid_request_error",
+        *CODES.values(),
+        *(entry.code for entry in STORED),
+    }
     assert callers - unsaid == RELAYED_CODES - {"request_too_large"}
     assert {entry.code for entry in RELAYED} <= RELAYED_CODES | {"invalid_request_error"}
 
