@@ -27,6 +27,7 @@ _SAMPLES: Final[Mapping[str, str]] = {
     "endpoint": "embeddings",
     "expected": "a string",
     "hint": "",
+    "id": "resp_123",
     "limit": "4096",
     "limit_s": "60",
     "media_type": "text/plain",

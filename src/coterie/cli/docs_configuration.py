@@ -21,8 +21,10 @@ from coterie.config import (
     ModelSettings,
     ProviderModel,
     ProviderSettings,
+    ResponsesSettings,
     ServerSettings,
     Settings,
+    StorageSettings,
 )  # fmt: skip
 
 _INTRODUCTION: Final = """\
@@ -101,6 +103,8 @@ _TABLES: Final[tuple[tuple[str, str, type[BaseModel], str], ...]] = (
         '`models = ["a", {name = "b", upstream = "org/b-instruct"}]`: a name alone is served under the same name.',
     ),
     ("`[dispatch]`", "dispatch", DispatchSettings, ""),
+    ("`[responses]`", "responses", ResponsesSettings, ""),
+    ("`[storage]`", "storage", StorageSettings, ""),
 )
 
 
