@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := .make
 
-.PHONY: serve test lint bench bench-embedded bench-gateway bench-responses docs lock clean
+.PHONY: serve test lint bench bench-embedded bench-gateway bench-responses conformance docs lock clean
 
 serve: $(STAMP)/serve
 	$(BIN)/coterie serve $(ARGS)
@@ -33,6 +33,11 @@ bench-gateway: $(STAMP)/test
 
 bench-responses: $(STAMP)/test
 	$(BIN)/python -m bench.responses $(ARGS)
+
+# Judges this server, llama.cpp's and LiteLLM (installed into .bench/ at the first run); writes docs/conformance.md.
+conformance: $(STAMP)/test
+	$(BIN)/coterie models pull --quiet
+	$(BIN)/python -m bench.conformance $(ARGS)
 
 docs: $(STAMP)/test
 	$(BIN)/python -m coterie.cli.docs docs

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from coterie.conform.check import CONTRACT, OPENAI, Check, Failure, Site, Skip
 from coterie.conform.exchange import Reply, parsed
-from coterie.conform.judging import CHAT_RULES, RULES, chat_stream, declined, find, ok
+from coterie.conform.judging import CHAT_RULES, RULES, chat_stream, declined, find, has_request_id, ok
 from coterie.dialects.chat_validator import (
     _ARRAY,
     _FILLED_TEXT,
@@ -89,8 +89,9 @@ async def _ask(site: Site, params: Iterable[str] = (), **changes: Any) -> Reply:
 
 
 def _completion(reply: Reply) -> Iterator[Failure]:
-    yield from ok(reply)
-    if reply.status != 200:
+    failures = list(ok(reply))
+    yield from failures
+    if failures:
         return
     value = reply.object
     yield from RULES.found(_COMPLETION.misfits(value, ""), reply)
@@ -106,7 +107,7 @@ def _completion(reply: Reply) -> Iterator[Failure]:
 
 async def _models(site: Site) -> Iterable[Failure]:
     reply = await site.ask("GET", "/models")
-    failures = [*ok(reply), *RULES.found(_LIST.misfits(reply.object, ""), reply)]
+    failures = list(ok(reply)) or list(RULES.found(_LIST.misfits(reply.object, ""), reply))
     cards = reply.object.get("data")
     for position, card in enumerate(cards if isinstance(cards, list) else ()):
         failures += RULES.found(_CARD.misfits(card, f"data[{position}]"), reply)
@@ -115,18 +116,22 @@ async def _models(site: Site) -> Iterable[Failure]:
 
 async def _model(site: Site) -> Iterable[Failure]:
     reply = await site.ask("GET", f"/models/{site.model}")
-    return [*ok(reply), *RULES.found(_CARD.misfits(reply.object, ""), reply)]
+    return list(ok(reply)) or RULES.found(_CARD.misfits(reply.object, ""), reply)
 
 
 async def _plain(site: Site) -> Iterable[Failure]:
     return _completion(await _ask(site))
 
 
+async def _request_ids(site: Site) -> Iterable[Failure]:
+    return [failure for stream in (False, True) for failure in has_request_id(await _ask(site, stream=stream))]
+
+
 async def _two(site: Site) -> Iterable[Failure]:
     reply = await _ask(site, ["n"], n=2)
     failures = list(_completion(reply))
     indexes = [find(choice, "index") for choice in reply.object.get("choices") or ()]
-    if sorted(map(str, indexes)) != ["0", "1"]:
+    if not failures and sorted(map(str, indexes)) != ["0", "1"]:
         failures.append(RULES.broken("effect", f"n is 2, the choices are {indexes}", reply))
     return failures
 
@@ -219,5 +224,6 @@ CHECKS: Final = (
     Check("chat.stream.n", "chat", "two choices in one stream", OPENAI, _stream_two),
     Check("chat.stream.tool", "chat", "a forced call, streamed", OPENAI, _stream_call),
     Check("chat.stream.limit", "chat", "a stream that is cut at its limit", OPENAI, _stream_limit),
+    Check("chat.request-id", "chat", "answers and streams have an x-request-id", CONTRACT, _request_ids),
 )
 """The group."""

@@ -13,7 +13,8 @@ OPENAI: Final = "OpenAI OpenAPI 2.3.0"
 OPEN: Final = "Open Responses 2026-04-24"
 BOTH: Final = f"{OPENAI}; {OPEN}"
 CONTRACT: Final = "contract"
-"""What the official SDKs and the clients in use need to tell one failure from another; no specification says it."""
+"""What the official SDKs and the clients in use need to tell one failure from another; no specification says it, though
+it is mostly OpenAI's practice."""
 HTTP: Final = "RFC 9110"
 
 Group = Literal["errors", "chat", "responses", "storage", "websocket"]

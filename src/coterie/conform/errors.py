@@ -8,7 +8,7 @@ from typing import Final
 from coterie.conform.check import CONTRACT, OPENAI, Check, Failure, Run, Site, Skip
 from coterie.conform.errors_cases import CASES, GOOD, Case
 from coterie.conform.exchange import Reply
-from coterie.conform.judging import Wanted, refused
+from coterie.conform.judging import Wanted, has_request_id, refused
 
 _CHAT: Final = "/chat/completions"
 _ROOTS: Final = (_CHAT, "/completions", "/embeddings", "/responses", "/conversations")
@@ -47,7 +47,12 @@ def _with_key(key: str | None) -> Run:
     return run
 
 
+async def _request_id(site: Site) -> Iterable[Failure]:
+    return has_request_id(await site.ask("POST", _CHAT, {"model": site.model, **GOOD[_CHAT], "messages": "Hello"}))
+
+
 CHECKS: Final = (
+    Check("errors.request-id", "errors", "an error has an x-request-id", CONTRACT, _request_id),
     Check("errors.key.missing", "errors", "a request without a key is 401", f"{OPENAI}; {CONTRACT}", _with_key(None)),
     Check("errors.key.wrong", "errors", "a wrong key is 401", f"{OPENAI}; {CONTRACT}", _with_key("sk-wrong-key")),
     *(Check(f"errors.{case.id}", "errors", case.says, case.source, _provoke(case)) for case in CASES),

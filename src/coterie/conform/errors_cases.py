@@ -17,6 +17,8 @@ _BAD: Final = (400, 422)
 _UNKNOWN_ID: Final = (404,)
 _UNKNOWN_IN_BODY: Final = (400, 404)
 """OpenAI has answered both for an id in a body."""
+_NO_METHOD: Final = (404, 405)
+"""RFC 9110 asks no server to tell a path that it has not from one that it has for other methods."""
 
 GOOD: Final[Mapping[str, Mapping[str, Any]]] = {
     _CHAT: {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8},
@@ -58,12 +60,15 @@ class Case:
 def _routes() -> Iterator[Case]:
     """What is wrong with the path or the method."""
     unknown = Wanted(_UNKNOWN_ID)
-    yield Case("path.get", "an unknown path is 404", "/no/such/path", unknown, method="GET", source=HTTP)
-    yield Case("path.post", "an unknown path is 404", "/no/such/path", unknown, changes={}, source=HTTP)
+    source = f"{HTTP}; {CONTRACT}"
+    yield Case("path.get", "an unknown path is 404", "/no/such/path", unknown, method="GET", source=source)
+    yield Case("path.post", "an unknown path is 404", "/no/such/path", unknown, changes={}, source=source)
     for method, path in (("PUT", _CHAT), ("PUT", _RESPONSES), ("GET", "/embeddings"), ("POST", "/models")):
         name = f"method.{method.lower()}{path.replace('/', '-')}"
-        yield Case(name, f"{method} {path} is 405", path, Wanted((405,)), method=method, source=HTTP)
-    yield Case("model.retrieve", "an unknown model is 404", "/models/no-such-model", unknown, method="GET")
+        yield Case(name, f"{method} {path} is 405 or 404", path, Wanted(_NO_METHOD), method=method, source=source)
+    yield Case(
+        "model.retrieve", "an unknown model is 404", "/models/no-such-model", unknown, method="GET", source=source
+    )
     for method, path in (
         ("GET", "/responses/resp_nosuchresponse"), ("DELETE", "/responses/resp_nosuchresponse"),
         ("POST", "/responses/resp_nosuchresponse/cancel"), ("GET", "/responses/resp_nosuchresponse/input_items"),
@@ -71,7 +76,7 @@ def _routes() -> Iterator[Case]:
         ("DELETE", "/conversations/conv_nosuchconversation"), ("GET", "/conversations/conv_nosuchconversation/items"),
     ):  # fmt: skip
         name = f"id.{method.lower()}{path.replace('/', '-').replace('?', '-').replace('=', '-')}"
-        yield Case(name, "an id that nothing has is 404", path, unknown, method=method)
+        yield Case(name, "an id that nothing has is 404", path, unknown, method=method, source=source)
 
 
 def _bodies() -> Iterator[Case]:
@@ -93,11 +98,15 @@ def _models() -> Iterator[Case]:
     for path in (_CHAT, _RESPONSES, "/completions", "/embeddings"):
         end = path.replace("/", "-")
         named = Wanted(_BAD, ("model",))
-        yield Case(f"model.missing{end}", "'model' is required", path, named, changes={"model": ...})
+        needed = CONTRACT if path == _RESPONSES else OPENAI  # a prompt template may bring one
+        yield Case(f"model.missing{end}", "'model' is required", path, named, changes={"model": ...}, source=needed)
         yield Case(f"model.type{end}", "'model' is a string", path, named, changes={"model": 7})
         statuses = _UNKNOWN_IN_BODY if path == _RESPONSES else _UNKNOWN_ID
         wanted = Wanted(statuses, codes=("model_not_found",))
-        yield Case(f"model.unknown{end}", "an unknown model is named so", path, wanted, changes={"model": "no-such"})
+        yield Case(
+            f"model.unknown{end}", "an unknown model is named so", path, wanted, changes={"model": "no-such"},
+            source=CONTRACT,
+        )  # fmt: skip
 
 
 _WRONG_CHAT: Final[tuple[tuple[str, str, str, Mapping[str, Any]], ...]] = (
@@ -163,11 +172,20 @@ _WRONG_RESPONSES: Final[tuple[tuple[str, str, str, Mapping[str, Any]], ...]] = (
 )  # fmt: skip
 
 
+_PRACTICE: Final = frozenset({
+    "chat.max_tokens.below", "responses.response_format", "responses.messages", "responses.orphan",
+    "responses.background",
+})  # fmt: skip
+"""What the specification's schemas allow, and OpenAI refuses."""
+
+
 def _parameters() -> Iterator[Case]:
     """What is wrong with a field."""
     for path, prefix, rows in ((_CHAT, "chat", _WRONG_CHAT), (_RESPONSES, "responses", _WRONG_RESPONSES)):
         for name, says, param, changes in rows:
-            yield Case(f"{prefix}.{name}", says, path, Wanted(_BAD, (param,) if param else ()), changes=changes)
+            wanted = Wanted((*_BAD, *_UNKNOWN_ID) if name == "both" else _BAD, (param,) if param else ())
+            source = CONTRACT if f"{prefix}.{name}" in _PRACTICE else OPENAI
+            yield Case(f"{prefix}.{name}", says, path, wanted, changes=changes, source=source)
         # Whoever waits for the answer in one piece must not be answered in events, nor the other way round.
         yield Case(
             f"{prefix}.stream.type", "stream is true or false", path, Wanted(_BAD, ("stream",)),
@@ -176,11 +194,11 @@ def _parameters() -> Iterator[Case]:
     unknown_response = Wanted(_UNKNOWN_IN_BODY, ("previous_response_id",), ("previous_response_not_found",))
     yield Case(
         "responses.previous_response_id", "an unknown previous_response_id is named so", _RESPONSES, unknown_response,
-        changes={"previous_response_id": "resp_nosuchresponse"},
+        changes={"previous_response_id": "resp_nosuchresponse"}, source=CONTRACT,
     )  # fmt: skip
     yield Case(
         "responses.conversation", "an unknown conversation is refused", _RESPONSES, Wanted(_UNKNOWN_IN_BODY),
-        changes={"conversation": "conv_nosuchconversation"},
+        changes={"conversation": "conv_nosuchconversation"}, source=CONTRACT,
     )  # fmt: skip
     yield Case(
         "conversations.items", "items is an array", "/conversations", Wanted(_BAD, ("items",)),
@@ -195,7 +213,8 @@ def _cases() -> Iterator[Case]:
         yield case
         if case.path in (_CHAT, _RESPONSES) and ".stream." not in case.id:
             says = f"{case.says}; a stream's failure before its first event is an HTTP error too"
-            yield replace(case, id=f"{case.id}.streamed", says=says, streamed=True, source=f"{case.source}; {CONTRACT}")
+            source = case.source if CONTRACT in case.source else f"{case.source}; {CONTRACT}"
+            yield replace(case, id=f"{case.id}.streamed", says=says, streamed=True, source=source)
 
 
 CASES: Final = tuple(_cases())

@@ -3,6 +3,9 @@
 What it promises: an exchange is bounded in time and bytes, and whatever becomes of it is a :class:`Reply`: a connection
 that breaks is something to judge, not an exception. No redirect is followed. The key goes into the request's header and
 nowhere else.
+
+Each exchange has a connection of its own: a server may close a kept one whenever it likes, and a request that meets the
+closing would be a failure that no rule forbids.
 """
 
 from __future__ import annotations
@@ -94,7 +97,7 @@ class Client:
         self._pool: Pool | None = None
 
     async def __aenter__(self) -> Client:
-        self._pool = Pool(self.target.origin, connect_timeout_s=min(_CONNECT_TIMEOUT_S, self.timeout_s), max_idle=1)
+        self._pool = Pool(self.target.origin, connect_timeout_s=min(_CONNECT_TIMEOUT_S, self.timeout_s), max_idle=0)
         return self
 
     async def __aexit__(

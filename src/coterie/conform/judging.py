@@ -17,14 +17,15 @@ RULES: Final = Rules({
     "answered": "A request gets a whole HTTP answer, in time (contract).",
     "in-time": "The check ends in time (contract).",
     "readable": "An answer has the shape that its specification gives it (both).",
-    "status": "The status is the one of its cause (contract; SDK: it decides the exception and whether it is retried).",
+    "success": "What the specification allows succeeds, with status 200 (both).",
+    "status": "An error's status is the one of its cause (contract; SDK: it decides the exception and the retries).",
     "json": "An answer that is no stream is one JSON object, with content-type application/json (OpenAI).",
     "stream": "A stream has content-type text/event-stream (both).",
-    "request-id": "Every answer has an x-request-id (OpenAI; SDK: it is shown with each error).",
+    "request-id": "Every answer has an x-request-id (contract; SDK: it is what an error is looked up by).",
     "error-shape": "An error is {\"error\": {message, type, param, code}}: message filled, type a string, param and "
     "code strings or null, never numbers, all four there (OpenAI: Error).",
-    "error-param": "param names what is at fault, as a path (OpenAI's practice).",
-    "error-code": "code names the cause (OpenAI's practice).",
+    "error-param": "param names what is at fault, as a path (contract; OpenAI's practice).",
+    "error-code": "code names the cause (contract; OpenAI's practice).",
     "no-leak": "An error shows nothing of the server's inside: no traceback, no HTML, no file, no object (contract).",
     "refused": "What cannot be is refused, not ignored (contract).",
     "allow": "A 405 names the allowed methods in Allow (RFC 9110, 15.5.6).",
@@ -45,7 +46,7 @@ _ERROR: Final = _Shape(
 _LEAKS: Final = re.compile(
     r"Traceback \(most recent call last\)|File \\?\"/|<!doctype|<html|site-packages|dist-packages|errors\.pydantic\.dev"
     r"|<class '|<[\w.]+ object at 0x|\bat 0x[0-9a-f]{6,}|/home/\w|/usr/(?:lib|local)|/root/"
-    r"|\.py\b, line \d|litellm\.\w+Error",
+    r"|\.py\b, line \d|\b\w+\.(?-i:[A-Z])\w*(?:Error|Exception)\b",
     re.IGNORECASE,
 )
 
@@ -71,19 +72,17 @@ def ok(reply: Reply, status: int = 200) -> Iterator[Failure]:
     if reply.broken is not None:
         return
     if reply.status != status:
-        yield RULES.broken("status", f"the status is {reply.status}, not {status}", reply)
+        yield RULES.broken("success", f"the status is {reply.status}, not {status}", reply)
     elif reply.content_type != "application/json" or not isinstance(reply.json, dict):
         yield RULES.broken("json", f"the content-type is {reply.content_type!r}, or the body no object", reply)
-    yield from _request_id(reply)
 
 
 def ok_stream(reply: Reply) -> Iterator[Failure]:
     """Whether a request for a stream was answered with one."""
     if reply.status != 200:
-        yield RULES.broken("status", f"the status is {reply.status}, not 200", reply)
+        yield RULES.broken("success", f"the status is {reply.status}, not 200", reply)
     elif reply.content_type != "text/event-stream":
         yield RULES.broken("stream", f"the content-type is {reply.content_type!r}", reply)
-    yield from _request_id(reply)
 
 
 def refused(reply: Reply, wanted: Wanted) -> Iterator[Failure]:
@@ -105,7 +104,6 @@ def refused(reply: Reply, wanted: Wanted) -> Iterator[Failure]:
 
 def error_shape(reply: Reply) -> Iterator[Failure]:
     """Whether an error has the form that every error has."""
-    yield from _request_id(reply)
     if reply.content_type != "application/json" or not isinstance(reply.json, dict):
         yield RULES.broken("json", f"the content-type is {reply.content_type!r}, or the body no object", reply)
     elif "error" not in reply.object:
@@ -117,11 +115,18 @@ def error_shape(reply: Reply) -> Iterator[Failure]:
         yield RULES.broken("no-leak", f"the body has {leak[0]!r}", reply)
 
 
+def has_request_id(reply: Reply) -> Iterator[Failure]:
+    """Whether an answer, of whatever kind, can be found again in the server's log."""
+    yield from whole(reply)
+    if reply.broken is None and not reply.headers.get("x-request-id"):
+        yield RULES.broken("request-id", "there is no x-request-id", reply)
+
+
 def response_of(reply: Reply, *statuses: str) -> Iterator[Failure]:
     """Whether an answer is a Response object, in one of ``statuses`` where any are given."""
     failures = list(ok(reply))
     yield from failures
-    if failures and not reply.object:
+    if failures:
         return
     yield from RESPONSE_RULES.found(response_findings(reply.object), reply)
     status = reply.object.get("status")
@@ -154,11 +159,14 @@ def need(reply: Reply, status: int = 200, *, what: str) -> Reply:
 
 
 def declined(reply: Reply, params: Iterable[str]) -> bool:
-    """Whether a request was refused in so many words: a good 400 that names one of ``params``."""
-    if reply.status not in (400, 422) or any(error_shape(reply)):
+    """Whether a request was refused in so many words: a 400 that names one of ``params``.
+
+    Where it names it, in ``param`` or in its message, is not looked at here: the checks of errors do that.
+    """
+    if reply.status not in (400, 422):
         return False
-    param = reply.object["error"]["param"]
-    return isinstance(param, str) and param.startswith(tuple(params))
+    param, message = (str(find(reply.object, "error", name)) for name in ("param", "message"))
+    return any(param.startswith(name) or name in message for name in params)
 
 
 def contains(value: Any, part: Any) -> bool:
@@ -186,11 +194,6 @@ def events_of(body: bytes) -> list[dict[str, Any]]:
     """The events of a stream, as far as they can be read."""
     datas = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
     return [value for value in map(parsed, datas) if isinstance(value, dict)]
-
-
-def _request_id(reply: Reply) -> Iterator[Failure]:
-    if not reply.headers.get("x-request-id"):
-        yield RULES.broken("request-id", "there is no x-request-id", reply)
 
 
 def _named(reply: Reply, wanted: Wanted) -> Iterator[Failure]:

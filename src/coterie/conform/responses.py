@@ -15,6 +15,7 @@ from coterie.conform.judging import (
     declined,
     events_of,
     find,
+    has_request_id,
     need,
     ok,
     response_of,
@@ -105,6 +106,12 @@ async def _plain(site: Site) -> Iterable[Failure]:
 async def _stream(site: Site) -> Iterable[Failure]:
     await needed(site)
     return responses_stream(await create(site, stream=True))
+
+
+async def _request_ids(site: Site) -> Iterable[Failure]:
+    return [
+        failure for reply in (await needed(site), await create(site, stream=True)) for failure in has_request_id(reply)
+    ]
 
 
 async def _limit(site: Site) -> Iterable[Failure]:
@@ -307,5 +314,6 @@ CHECKS: Final = (
             _echoed(echo)) for name, echo in _ECHOES.items()),
     Check("responses.input_tokens", "responses", "the tokens of an input are counted", OPENAI, _input_tokens),
     Check("responses.compact", "responses", "a conversation is compacted, and goes on from there", BOTH, _compact),
+    Check("responses.request-id", "responses", "answers and streams have an x-request-id", CONTRACT, _request_ids),
 )  # fmt: skip
 """The group."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -79,6 +80,14 @@ def test_what_is_sent() -> None:
     assert by_id["json.empty-responses"].body("m") == b""
     assert by_id["path.get"].body("m") is None
     assert orjson.dumps(by_id["responses.messages"].body("m"))
+
+
+async def test_a_request_id() -> None:
+    check = BY_ID["errors.request-id"]
+    site = Answering(400, error_body(400, "messages", "x"))
+    assert list(await check.run(site)) == []
+    site.answer = replace(site.answer, headers={})
+    assert [failure.rule for failure in await check.run(site)] == ["request-id"]
 
 
 async def test_keys() -> None:

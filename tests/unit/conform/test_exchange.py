@@ -40,13 +40,24 @@ async def test_without_its_key_and_with_another() -> None:
     requests: list[bytes] = []
 
     async def script(peer: Peer) -> None:
-        requests.extend([await peer.answer(ANSWER), await peer.answer(ANSWER)])
+        requests.append(await peer.answer(ANSWER))
+        await peer.closed()
 
     async with raw_server(script) as server, Client(Target(url(server.origin.port), "m", "secret"), 30) as client:
         await client.ask("GET", "/models", keyed=False)
         await client.ask("GET", "/models", keyed=False, headers={"authorization": "Bearer other"})
     assert not any(b"secret" in request for request in requests)
     assert b"Bearer other" in requests[1]
+
+
+async def test_each_exchange_has_a_connection_of_its_own() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(ANSWER)
+        await peer.closed()
+
+    async with raw_server(script) as server, Client(Target(url(server.origin.port), "m"), 5) as client:
+        replies = [await client.ask("GET", "/models") for _ in range(5)]
+    assert [(reply.status, reply.broken) for reply in replies] == [(200, None)] * 5
 
 
 async def test_no_answer() -> None:

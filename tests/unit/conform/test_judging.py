@@ -10,7 +10,7 @@ import pytest
 
 from coterie.conform.check import Skip
 from coterie.conform.exchange import Reply
-from coterie.conform.judging import RULES, Wanted, contains, declined, find, need, ok, refused
+from coterie.conform.judging import RULES, Wanted, contains, declined, find, has_request_id, need, ok, refused
 
 HEADERS = {"content-type": "application/json; charset=utf-8", "x-request-id": "req_1"}
 ERROR: dict[str, Any] = {"message": "No.", "type": "invalid_request_error", "param": "input[0].role", "code": "bad"}
@@ -30,6 +30,7 @@ def error(**fields: Any) -> bytes:
 GOOD: dict[str, tuple[Reply, Wanted]] = {
     "all that is wanted": (reply(), WANTED),
     "nothing named": (reply(error(param=None, code=None)), Wanted((400, 422))),
+    "an error in words": (reply(error(message="No such file. Errors are told.")), WANTED),
     "more keys": (reply({"error": {**ERROR, "details": []}, "detail": "x"}), WANTED),
     "a 405 with its methods": (reply(status=405, headers={**HEADERS, "allow": "POST"}), Wanted((405,))),
 }
@@ -37,7 +38,6 @@ BAD: dict[str, tuple[str, Reply]] = {
     "success": ("refused", reply({}, status=200)),
     "another status": ("status", reply(status=500)),
     "a redirect": ("status", reply(status=307)),
-    "no request id": ("request-id", reply(headers={"content-type": "application/json"})),
     "text": ("json", reply(b"Bad Request", headers={**HEADERS, "content-type": "text/plain"})),
     "an array": ("json", reply([])),
     "flat": ("error-shape", reply(ERROR)),
@@ -51,6 +51,7 @@ BAD: dict[str, tuple[str, Reply]] = {
     "another code": ("error-code", reply(error(code="good"))),
     "a traceback": ("no-leak", reply(error(message="Traceback (most recent call last): ..."))),
     "a file": ("no-leak", reply(error(message="/usr/lib/python3/x.py: no"))),
+    "an exception": ("no-leak", reply(error(message="gateway.BadRequestError: no"))),
     "an object": ("no-leak", reply(error(message="<starlette.requests.Request object at 0x7f5b>"))),
     "a page": ("no-leak", reply(error(message="<html><body>Bad Gateway"))),
     "no Allow": ("allow", reply(status=405)),
@@ -83,14 +84,20 @@ def test_a_failure_shows_what_came() -> None:
     ("answer", "rules"),
     [
         (reply({}, status=200), set()),
-        (reply({}, status=404), {"status"}),
+        (reply({}, status=404), {"success"}),
         (reply([], status=200), {"json"}),
-        (reply({}, status=200, headers={"content-type": "text/html"}), {"json", "request-id"}),
+        (reply({}, status=200, headers={"content-type": "text/html"}), {"json"}),
         (reply({}, status=200, broken="cut"), {"answered"}),
     ],
 )
 def test_a_success(answer: Reply, rules: set[str]) -> None:
     assert {failure.rule for failure in ok(answer)} == rules
+
+
+def test_a_request_id() -> None:
+    assert list(has_request_id(reply())) == []
+    assert [failure.rule for failure in has_request_id(reply(headers={"x-request-id": ""}))] == ["request-id"]
+    assert [failure.rule for failure in has_request_id(reply(headers={}, broken="cut"))] == ["answered"]
 
 
 def test_what_is_needed_is_there_or_the_check_is_skipped() -> None:
@@ -102,10 +109,11 @@ def test_what_is_needed_is_there_or_the_check_is_skipped() -> None:
         need(replace(good, broken="cut"), what="it")
 
 
-def test_a_refusal_by_name_is_a_good_error_that_names_it() -> None:
+def test_a_refusal_by_name_names_it_in_its_param_or_message() -> None:
     assert declined(reply(), ["input"])
     assert not declined(reply(), ["tools"])
-    assert not declined(reply(error(code=7)), ["input"])
+    assert declined(reply(error(param=None, message="tools are not for this model", code=7)), ["tools"])
+    assert not declined(reply(b"no"), ["input"])
     assert not declined(reply(status=500), ["input"])
 
 

@@ -60,7 +60,7 @@ BROKEN: list[tuple[str, set[str], Spoil]] = [
     ("storage.stream", {"equal"}, spoilt(*ONE, put("usage", value=None))),
     ("storage.store.false", {"refused"}, found_again(*ONE)),
     ("storage.delete", {"gone"}, found_again(*ONE)),
-    ("storage.delete", {"status"}, lost("DELETE", r"/responses/\w+", 202)),
+    ("storage.delete", {"success"}, lost("DELETE", r"/responses/\w+", 202)),
     ("storage.memory", {"echo"}, spoilt("POST", "/responses", put("previous_response_id", value=None))),
     ("storage.memory", {"effect"}, spoilt("POST", "/responses", put("usage", value={
         "input_tokens": 5, "output_tokens": 1, "total_tokens": 6, "input_tokens_details": {"cached_tokens": 0},

@@ -67,7 +67,9 @@ class SocketSite(Site):
 
 
 @contextlib.asynccontextmanager
-async def serving(spoil: Spoil = list, *, key: str | None = None, shared: bool = False) -> AsyncIterator[str]:
+async def serving(
+    spoil: Spoil = list, *, key: str | None = None, shared: bool = False, refusal: HTTPStatus = HTTPStatus.UNAUTHORIZED
+) -> AsyncIterator[str]:
     everywhere = Conversation()
 
     async def handle(connection: ServerConnection) -> None:
@@ -81,7 +83,7 @@ async def serving(spoil: Spoil = list, *, key: str | None = None, shared: bool =
         if request.path != "/v1/responses":
             return connection.respond(HTTPStatus.NOT_FOUND, "")
         if key is not None and request.headers.get("authorization") != f"Bearer {key}":
-            return connection.respond(HTTPStatus.UNAUTHORIZED, "")
+            return connection.respond(refusal, "")
         return None
 
     async with serve(handle, "127.0.0.1", 0, process_request=let_in, compression=None) as server:
@@ -154,3 +156,6 @@ async def test_keys() -> None:
     async with serving(key="secret") as url:
         assert list(await check.run(SocketSite(url, "secret"))) == []
         assert list(await BY_ID["websocket.turn"].run(SocketSite(url, "secret"))) == []
+    for refusal, rules in ((HTTPStatus.FORBIDDEN, set()), (HTTPStatus.INTERNAL_SERVER_ERROR, {"socket-refused"})):
+        async with serving(key="secret", refusal=refusal) as url:
+            assert {failure.rule for failure in await check.run(SocketSite(url, "secret"))} == rules
