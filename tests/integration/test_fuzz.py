@@ -35,6 +35,7 @@ from coterie.errors import CATALOGUE
 MODEL = "smollm2-135m-instruct"
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/conversations")
 RESPONSES = "/v1/responses"
+COMPACTION = "/v1/responses/compact"
 STATUSES = {entry.status for entry in CATALOGUE.values()} - {500}
 
 EXAMPLES = int(os.environ.get("COTERIE_FUZZ", "1"))
@@ -296,7 +297,7 @@ def test_completion_bodies(target: Server, body: dict[str, Any], extra: dict[str
     send(target, POSTS[1], body, extra, "completion bodies")
 
 
-@often(300)
+@often(150)
 @given(body=response_bodies, extra=unknown)
 def test_response_bodies(target: Server, body: dict[str, Any], extra: dict[str, Any]) -> None:
     body = shortened_response({**body, **extra})
@@ -372,7 +373,8 @@ def test_the_description(case: schemathesis.Case[Any], target: Server) -> None:
         case.path, lambda body: body
     )
     body = shorten(case.body)
-    if isinstance(body, dict) and isinstance(body.get("model"), str):
+    # A note of a compaction is as long as the model likes, and hundreds of them would take minutes.
+    if isinstance(body, dict) and isinstance(body.get("model"), str) and case.path != COMPACTION:
         body["model"] = MODEL
     headers = {str(name): str(value) for name, value in (case.headers or {}).items() if not forbidden(str(name))}
     data = json.dumps(body).encode() if isinstance(body, (dict, list, str, int, float, bool)) else None

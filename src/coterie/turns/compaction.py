@@ -23,7 +23,9 @@ _TASK: Final = (
 
 
 MOST_NOTE_TOKENS: Final = 1024
-"""Tokens of a note; one that needs more has gone wrong."""
+"""Tokens of a note at most. One that needs more ends there, and says so to whoever reads it."""
+
+_CUT: Final = "\n[The note ends here, at its greatest length.]"
 
 
 def asked_for_note(plan: Plan) -> Plan:
@@ -42,7 +44,7 @@ def asked_for_note(plan: Plan) -> Plan:
 def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> dict[str, Any]:
     """The answer, from the Response object ``note``, whose output is the note.
 
-    Raises ``ApiError`` where the note is not whole: what it does not say would be lost.
+    Raises ``ApiError`` where there is no note: what it does not say would be lost.
     """
     text = "".join(
         part["text"]
@@ -51,7 +53,7 @@ def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> d
         for part in item["content"]
         if part["type"] == "output_text"
     )
-    _check_whole(note, text)
+    text += _ending(note, text)
     users = [item for item in (*plan.context, *plan.input) if _is_a_users(item)]
     compaction = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": seal(text)}
     return {
@@ -63,11 +65,14 @@ def compacted(plan: Plan, note: dict[str, Any], seal: Callable[[str], str]) -> d
     }
 
 
-def _check_whole(note: dict[str, Any], text: str) -> None:
-    if note["status"] != "completed":
+def _ending(note: dict[str, Any], text: str) -> str:
+    """What is to stand behind the note. Raises ``ApiError`` where it is none."""
+    cut = note["status"] == "incomplete" and note["incomplete_details"] == {"reason": "max_output_tokens"}
+    if note["status"] != "completed" and not cut:
         raise ApiError("upstream_stream_interrupted", detail=f"the note of a compaction is {note['status']}")
     if not text.strip():
         raise ApiError("upstream_empty_response", detail="the note of a compaction says nothing")
+    return _CUT if cut else ""
 
 
 def _is_a_users(item: Item) -> bool:

@@ -482,8 +482,8 @@ async def test_a_conversation_is_compacted_and_gone_on_with(tmp_path: Path) -> N
         assert seen[2] == "two"
 
 
-async def test_a_note_that_is_cut_is_no_compaction(tmp_path: Path) -> None:
-    async with responding(ScriptedProvider((delta("The no"), finish("length"), usage())), tmp_path) as app:
+async def test_a_note_that_was_filtered_is_no_compaction(tmp_path: Path) -> None:
+    async with responding(ScriptedProvider((delta("The no"), finish("content_filter"), usage())), tmp_path) as app:
         answer = await app.answered(f"{PATH}/compact", ASK)
         assert (answer.status, answer.error["code"]) == (502, "upstream_stream_interrupted")
 

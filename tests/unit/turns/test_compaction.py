@@ -16,8 +16,10 @@ TALK = (message("msg_1", "one"), message("msg_2", "answer", "assistant"))
 USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
 
 
-def note(*output: dict[str, Any], status: str = "completed") -> dict[str, Any]:
-    return {"output": list(output), "usage": USAGE, "status": status}
+def note(
+    *output: dict[str, Any], status: str = "completed", incomplete_details: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    return {"output": list(output), "usage": USAGE, "status": status, "incomplete_details": incomplete_details}
 
 
 def sealed(text: str) -> str:
@@ -74,8 +76,20 @@ def test_the_note_is_all_of_its_text_and_nothing_else() -> None:
     assert answer["output"][-1]["encrypted_content"] == "<one two>"
 
 
+def test_a_note_that_reaches_its_bound_says_so() -> None:
+    cut = note(
+        message("msg_3", "It is ab", "assistant"),
+        status="incomplete", incomplete_details={"reason": "max_output_tokens"},
+    )  # fmt: skip
+    text = compacted(plan(told=False), cut, sealed)["output"][-1]["encrypted_content"]
+    assert text.startswith("<It is ab\n[The note ends here")
+
+
 NO_NOTES = {
-    "cut": (note(message("msg_3", "It is ab", "assistant"), status="incomplete"), "upstream_stream_interrupted"),
+    "filtered": (
+        note(message("msg_3", "It", "assistant"), status="incomplete", incomplete_details={"reason": "content_filter"}),
+        "upstream_stream_interrupted",
+    ),
     "empty": (note(message("msg_3", " ", "assistant")), "upstream_empty_response"),
     "nothing": (note(), "upstream_empty_response"),
     "a refusal": (
