@@ -27,6 +27,7 @@ from tests.support.server import RawStream, Server, eventually, exchange
 
 from coterie.errors import CATALOGUE
 from coterie.errors.entries import RELAYED
+from coterie.errors.entries_stored import STORED
 
 CLASSES: Final[Mapping[int, type[APIStatusError]]] = {
     400: openai.BadRequestError,
@@ -44,6 +45,10 @@ UNREACHABLE: Final[Mapping[str, str]] = {
         entry.code: "what only an HTTP provider can cause; see test_provider_errors"
         for entry in CATALOGUE.values()
         if entry.fault == "upstream" or entry in RELAYED
+    },
+    **{
+        entry.code: "a matter of the Responses API; see test_responses_refusals, test_responses_storage and others"
+        for entry in (*STORED, CATALOGUE["invalid_base64_image"])
     },
 }
 

@@ -39,7 +39,15 @@ class KeyRing:
         given = _digest(key.strip().encode("latin-1", "replace"))
         if not any([hmac.compare_digest(given, digest) for digest in self._digests]):  # noqa: C419 - never stop early
             raise ApiError("invalid_api_key", reason="Incorrect API key provided.")
-        return _digest(given).hex()[:_OWNER_DIGITS]
+        return _owner(given)
+
+    def lets_in(self, owner: str) -> bool:
+        """Whether somebody who was let in as ``owner`` still would be."""
+        return owner in {_owner(digest) for digest in self._digests} if self._digests else owner == ""
+
+
+def _owner(digest: bytes) -> str:
+    return _digest(digest).hex()[:_OWNER_DIGITS]
 
 
 def _digest(key: bytes) -> bytes:

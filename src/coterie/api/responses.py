@@ -89,7 +89,7 @@ async def compact_response(request: Request, state: AppState) -> ASGIApp:
     async def work(exchange: Exchange, active: ActiveRequest) -> None:
         plan = await state.keeping.plan(Plan(owner, exchange.request_id, parsed, told=False, aside=True))
         turn = await Errand(state, timing, active).run_planned(asked_for_note(plan), most_tokens=MOST_NOTE_TOKENS)
-        answer = compacted(plan, turn.response, state.keeping.sealer.seal)
+        answer = compacted(plan, turn.response, state.keeping.sealer.of(owner).seal)
         await send_json(exchange, orjson.dumps(answer))
 
     return _Answer(state, parsed.model, timing, work)
@@ -124,9 +124,10 @@ _UNTOLD: Final = {"store": False, "stream": False, "background": False}
 
 async def get_response(request: Request, state: AppState) -> ASGIApp:
     """``GET /v1/responses/{id}``, also as a stream."""
-    row = await _stored(request, state)
+    streamed = flag(request.query_params, "stream")
+    row = await _stored(request, state, events=streamed)
     running = state.keeping.running.get(row.id)
-    if not flag(request.query_params, "stream"):
+    if not streamed:
         return whole(row.response if running is None else await _as_stored(running))
     after = number(request.query_params, "starting_after", -1)
 
@@ -260,12 +261,12 @@ async def _as_stored(turn: Turn) -> dict[str, Any]:
     return turn.response
 
 
-async def _stored(request: Request, state: AppState) -> StoredResponse:
+async def _stored(request: Request, state: AppState, *, events: bool = False) -> StoredResponse:
     """The response that the path names. Raises ``ApiError`` ``response_not_found``."""
-    response_id = request.path_params["response_id"]
-    row = await state.keeping.responses.get(owner_of(request), response_id)
+    response_id, owner = request.path_params["response_id"], owner_of(request)
+    row = await state.keeping.responses.get(owner, response_id, events=events)
     if row is not None and row.status in RUNNING and row.id not in state.keeping.running:
-        row = await state.keeping.responses.get(owner_of(request), response_id)  # it may have ended meanwhile
+        row = await state.keeping.responses.get(owner, response_id, events=events)  # it may have ended meanwhile
     if row is None:
         raise ApiError("response_not_found", id=response_id)
     return row

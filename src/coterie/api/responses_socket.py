@@ -10,6 +10,7 @@ A message is a request: the body of ``POST /v1/responses`` with ``"type": "respo
   as the connection lasts and within a bound of bytes. A turn of the same lane that goes on from it and fails, for
   whatever reason, makes it forgotten; another lane's leaves it.
 * ``generate: false`` makes a response that says nothing, and from which the next turn goes on.
+* A key that was withdrawn is refused with the next turn, and the connection closed.
 * A connection that has been open for :data:`LIFETIME_S` is closed, between two turns, and told why.
 
 Sources: Open Responses, "WebSocket transport"; OpenAI's guide to the WebSocket mode.
@@ -30,7 +31,7 @@ from coterie.api.attendance import attended
 from coterie.api.edge import Turn as TurnExchange
 from coterie.api.errand import Errand, Meter
 from coterie.api.responses import DIALECT, parse
-from coterie.api.socket import GOING_AWAY, ClientSocket
+from coterie.api.socket import AGAINST_POLICY, GOING_AWAY, ClientSocket
 from coterie.api.state import AppState
 from coterie.dialects.responses import ParsedResponse
 from coterie.errors import ApiError
@@ -48,6 +49,10 @@ LIFETIME_S: Final = 3600.0
 _LANES: Final = 32
 """Lanes whose last responses are remembered; those of the lane that was used longest ago are forgotten."""
 
+_SOCKET_BYTES: Final = 16 * 1024 * 1024
+_ALL_BYTES: Final = 256 * 1024 * 1024
+"""What one socket remembers at most, and what all do. Beyond it a turn must bring its conversation itself."""
+
 _LANE: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 _OWN_FIELDS: Final = frozenset({"type", "stream", "background", "generate", "stream_id"})
 _CREATE: Final = "response.create"
@@ -58,11 +63,11 @@ class _Said:
     """A response that a lane can go on from."""
 
     id: str
-    items: tuple[Item, ...]
-    size_bytes: int
+    items: bytes
+    """As JSON: as objects they would take many times as much."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Conversation:
     """The turns of one socket."""
 
@@ -95,6 +100,8 @@ class Conversation:
         timing = exchange.timing = Timing(exchange.started_s)
         lane, body = "", dict[str, Any]()
         try:
+            if not self.state.keys.lets_in(self.socket.owner):
+                raise ApiError("invalid_api_key", reason="Incorrect API key provided.")
             body = parse_object(message.encode(), max_depth=self.state.settings.limits.json_depth)
             lane = _lane_of(body)
             parsed = parse(self.state, _request_in(body))
@@ -105,6 +112,8 @@ class Conversation:
             exchange.note(error)
             self._forget(lane, body.get("previous_response_id"))
             await self._send(socket_error(error, exchange.request_id), lane)
+            if error.status == 401:
+                await self.socket.close(AGAINST_POLICY, error.code)
 
     async def _turn(
         self, errand: Errand, exchange: TurnExchange, parsed: ParsedResponse, lane: str, generate: object
@@ -122,17 +131,22 @@ class Conversation:
             self._remember(lane, plan, turn)
 
     def _remembered(self, response_id: str | None) -> Sequence[Item] | None:
-        return next((said.items for said in self.lanes.values() if said.id == response_id), None)
+        items = next((said.items for said in self.lanes.values() if said.id == response_id), None)
+        return None if items is None else orjson.loads(items)
 
     def _remember(self, lane: str, plan: Plan, turn: Turn) -> None:
         self.lanes.pop(lane, None)
         if plan.parsed.store:  # the storage remembers it
             return
-        items = (*plan.context, *plan.input, *finished(turn.response["output"]))
-        self.lanes[lane] = _Said(plan.id, items, len(orjson.dumps(items)))
-        most_bytes = self.state.settings.limits.body_bytes
-        while len(self.lanes) > _LANES or sum(said.size_bytes for said in self.lanes.values()) > most_bytes:
+        items = orjson.dumps((*plan.context, *plan.input, *finished(turn.response["output"])))
+        self.lanes[lane] = _Said(plan.id, items)
+        while len(self.lanes) > _LANES or self._size_bytes() > _SOCKET_BYTES:
             del self.lanes[next(iter(self.lanes))]
+        while self.state.remembered.add(self, self._size_bytes()) > _ALL_BYTES and self.lanes:
+            del self.lanes[next(iter(self.lanes))]
+
+    def _size_bytes(self) -> int:
+        return sum(len(said.items) for said in self.lanes.values())
 
     def _forget(self, lane: str, response_id: object) -> None:
         if lane in self.lanes and self.lanes[lane].id == response_id:
@@ -161,7 +175,11 @@ class _Sink:
 
 async def hold_conversation(socket: ClientSocket, state: AppState) -> None:
     """Serve one socket."""
-    await Conversation(socket, state).hold()
+    conversation = Conversation(socket, state)
+    try:
+        await conversation.hold()
+    finally:
+        state.remembered.drop(conversation)
 
 
 def _lane_of(body: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+_OPEN_FILES = 65_536
 
 _PING_EVERY_S = 20
 _PONG_WITHIN_S = 20
@@ -67,7 +69,16 @@ def run(
 
     ``load`` gives the configuration anew, at SIGHUP.
     """
+    _allow_files()
     uvloop.run(_serve(state, listener, on_ready, load))
+
+
+def _allow_files() -> None:
+    """As many open files as the system lets this process have: connections and journals need one each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(

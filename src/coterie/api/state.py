@@ -15,6 +15,22 @@ from coterie.observe.metrics import Metrics
 from coterie.turns.keeping import Keeping
 
 
+class Budget:
+    """Adds up what each of many holds."""
+
+    def __init__(self) -> None:
+        self._held: dict[object, int] = {}
+
+    def add(self, holder: object, held: int) -> int:
+        """``holder`` holds ``held`` now; returns what all hold."""
+        self._held[holder] = held
+        return sum(self._held.values())
+
+    def drop(self, holder: object) -> None:
+        """``holder`` holds nothing any more."""
+        self._held.pop(holder, None)
+
+
 @dataclass
 class AppState:
     """Made once at start."""
@@ -24,6 +40,8 @@ class AppState:
     metrics: Metrics
     keys: KeyRing
     active: ActiveRequests = field(default_factory=ActiveRequests)
+    remembered: Budget = field(default_factory=Budget)
+    """Bytes that sockets remember."""
     kept: Keeping | None = None
     """What is kept of responses; there once the storage is open."""
     started_at: int = field(default_factory=lambda: int(time.time()))

@@ -241,6 +241,26 @@ RELAYED: Final = (
         cause="A provider's content filter refused the request.",
         remedy="Change the content of the request.",
     ),
+    caller(
+        "invalid_prompt",
+        "The provider of this model cannot use the prompt.",
+        cause="A provider refused the prompt as a whole; the message is the provider's, cleaned.",
+        remedy="Change the prompt.",
+    ),
+    caller(
+        "bio_policy",
+        "Your request was rejected as a result of the safety system of this model's provider.",
+        responses_code="bio_policy",
+        cause="A provider's rules about biology refused the request.",
+        remedy="Change the content of the request.",
+    ),
+    caller(
+        "data_residency_mismatch",
+        "The provider of this model does not process this data in this region.",
+        responses_code="data_residency_mismatch",
+        cause="A provider keeps data in a region, and the request would leave it.",
+        remedy="Ask the operator of this server for a provider in your region.",
+    ),
     *(
         caller(code, message, responses_code=code, cause=cause, remedy="Send another image.")
         for code, message, cause in (

@@ -126,6 +126,14 @@ UPSTREAM = (
         remedy="Send the request again, or raise the provider's deadlines on the server.",
     ),
     upstream(
+        "vector_store_timeout",
+        "The provider of this model could not search its files in time.",
+        status=504,
+        responses_code="vector_store_timeout",
+        cause="A provider's own search took too long.",
+        remedy="Send the request again.",
+    ),
+    upstream(
         "upstream_total_timeout",
         "The provider of this model did not finish its answer within {limit_s} seconds.",
         status=504,

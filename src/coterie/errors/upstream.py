@@ -42,7 +42,8 @@ RELAYED_CODES: Final = frozenset(
         "invalid_base64", "invalid_image_url", "invalid_image_format", "invalid_image", "invalid_image_mode",
         "image_parse_error", "image_too_large", "image_too_small", "image_file_too_large", "empty_image_file",
         "image_file_not_found", "failed_to_download_image", "unsupported_image_media_type",
-        "image_content_policy_violation", "content_policy_violation", "request_too_large",
+        "image_content_policy_violation", "content_policy_violation", "request_too_large", "bio_policy",
+        "data_residency_mismatch", "invalid_prompt",
     }
 )  # fmt: skip
 """Codes of the caller's fault that keep their meaning when a provider says them."""
@@ -174,7 +175,13 @@ def _content(case: Case) -> ApiError | None:
     named = known.has_stem(case.ids, known.CONTENT_STEMS) or case.ids & known.CONTENT_IDS
     if not named and not (by_words and known.first_phrase(known.CONTENT_PHRASES, case.text)):
         return None
-    of_image = "imagecontentpolicyviolation" in case.ids or known.CONTENT_OF_IMAGE.search(case.text)
+    if "bio_policy" in case.foreign.names:
+        return _callers(case, "bio_policy")
+    of_image = (
+        "imagecontentpolicyviolation" in case.ids
+        or "image_url" in (case.foreign.param or "")
+        or known.CONTENT_OF_IMAGE.search(case.text)
+    )
     return _callers(case, "image_content_policy_violation" if of_image else "content_policy_violation")
 
 
@@ -188,6 +195,8 @@ def _own_code(case: Case) -> ApiError | None:
         code = known.IMAGE_ALIASES.get(name, name)
         if code == "context_length_exceeded":
             return _overflowed(case)
+        if code == "vector_store_timeout":
+            return _upstream(case, code)
         if code in RELAYED_CODES:
             return _callers(case, code)
     return None

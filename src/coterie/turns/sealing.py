@@ -2,7 +2,7 @@
 
 What it promises:
 
-* what :meth:`Sealer.seal` makes, only a sealer with the same key opens; changed by a byte, nobody does;
+* what a seal closes, only the same owner's seal of a sealer with the same key opens; changed by a byte, nobody does;
 * the key is made once, with the state folder's first server, and is readable by its owner alone. Several servers that
   share a database open each other's seals where they share the key's file.
 """
@@ -23,25 +23,38 @@ _PREFIX: Final = "coterie1."
 
 
 class Sealer:
-    """Seals with ``key``, which has 32 bytes."""
+    """Makes seals with ``key``, which has 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
         self._box = SecretBox(key)
 
+    def of(self, owner: str) -> Seal:
+        """The seal of one owner."""
+        return Seal(self._box, owner)
+
+
+class Seal:
+    """Closes and opens for one owner."""
+
+    def __init__(self, box: SecretBox, owner: str) -> None:
+        self._box = box
+        self._owner = f"{owner}\0"
+
     def seal(self, text: str) -> str:
         """``text``, unreadable."""
-        sealed = self._box.encrypt(text.encode("utf-8", "surrogatepass"))
+        sealed = self._box.encrypt((self._owner + text).encode("utf-8", "surrogatepass"))
         return _PREFIX + base64.urlsafe_b64encode(bytes(sealed)).decode()
 
     def unseal(self, sealed: str) -> str | None:
-        """The text again; ``None`` for what was not sealed with this key."""
+        """The text again; ``None`` for what was not sealed with this key for this owner."""
         if not sealed.startswith(_PREFIX):
             return None
         try:
             packed = base64.b64decode(sealed[len(_PREFIX) :], altchars=b"-_", validate=True)
-            return bytes(self._box.decrypt(packed)).decode("utf-8", "surrogatepass")
+            text = bytes(self._box.decrypt(packed)).decode("utf-8", "surrogatepass")
         except (binascii.Error, CryptoError, ValueError):
             return None
+        return text[len(self._owner) :] if text.startswith(self._owner) else None
 
 
 def key_of(folder: Path) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from coterie.api.auth import KeyRing
@@ -58,3 +60,19 @@ def test_without_keys_everybody_is_let_in(header: str | None) -> None:
 def test_no_key_is_kept() -> None:
     kept = repr(vars(KeyRing(KEYS)))
     assert not any(key in kept for key in KEYS)
+
+
+def test_an_owner_is_told_apart_by_key_and_says_nothing_of_it() -> None:
+    ring = KeyRing(KEYS)
+    owners = {ring.check(f"Bearer {key}") for key in KEYS[:2]}
+    assert len(owners) == 2
+    assert all(ring.lets_in(owner) for owner in owners)
+    assert not ring.lets_in("")
+    assert not any(hashlib.sha256(key.encode()).hexdigest().startswith(owner) for key in KEYS for owner in owners)
+    assert KeyRing(()).check(None) == ""
+    assert KeyRing(()).lets_in("")
+
+
+def test_an_owner_whose_key_was_withdrawn_is_let_in_no_more() -> None:
+    owner = KeyRing(KEYS).check(f"Bearer {KEYS[0]}")
+    assert not KeyRing(KEYS[1:]).lets_in(owner)

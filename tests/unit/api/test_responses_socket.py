@@ -14,6 +14,7 @@ from tests.support.responding import FAILURE, failing, responding, text_of
 from tests.support.talking import Talk, talking
 
 from coterie.api import responses_socket
+from coterie.api.auth import KeyRing
 from coterie.errors import ApiError
 
 UNSTORED = {"store": False}
@@ -278,15 +279,28 @@ async def test_only_so_many_lanes_are_remembered_those_that_were_used_last(
             await talk.ask(stream_id=lane, previous_response_id=ids[lane], **UNSTORED)
 
 
-async def test_only_so_many_bytes_are_remembered(tmp_path: Path) -> None:
-    async with (
-        responding(ScriptedProvider(), tmp_path, limits={"body_bytes": 4000}) as app,
-        talking(app) as talk,
-    ):
+@pytest.mark.parametrize("bound", ["_SOCKET_BYTES", "_ALL_BYTES"])
+async def test_only_so_many_bytes_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(responses_socket, bound, 4000)
+    async with responding(ScriptedProvider(), tmp_path) as app, talking(app) as talk:
         long = await talk.ask(input="x" * 3000, stream_id="a", **UNSTORED)
         await talk.ask(input="x" * 3000, stream_id="b", **UNSTORED)
         said = await talk.refused(stream_id="a", previous_response_id=long["id"], **UNSTORED)
         assert said["error"]["code"] == "previous_response_not_found"
+
+
+async def test_what_one_socket_remembers_another_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses_socket, "_ALL_BYTES", 4000)
+    async with responding(ScriptedProvider(), tmp_path) as app:
+        async with talking(app) as first, talking(app) as second:
+            kept = await first.ask(input="x" * 3000, **UNSTORED)
+            lost = await second.ask(input="x" * 3000, **UNSTORED)
+            said = await second.refused(previous_response_id=lost["id"], **UNSTORED)
+            assert said["error"]["code"] == "previous_response_not_found"
+            await first.ask(previous_response_id=kept["id"], **UNSTORED)
+        async with talking(app) as third:
+            kept = await third.ask(input="x" * 3000, **UNSTORED)
+            await third.ask(previous_response_id=kept["id"], **UNSTORED)
 
 
 # generate: false
@@ -411,3 +425,15 @@ async def test_a_socket_has_its_keys_owner(tmp_path: Path) -> None:
         async with talking(app, authorization=f"Bearer {keys[1]}") as talk:
             said = await talk.refused(previous_response_id=mine["id"])
             assert said["error"]["code"] == "previous_response_not_found"
+
+
+async def test_a_key_that_was_withdrawn_ends_the_connection(tmp_path: Path) -> None:
+    async with responding(ScriptedProvider(), tmp_path, server={"api_keys": ["sk-ann-key"]}) as app:
+        talk = Talk(app, authorization="Bearer sk-ann-key")
+        await talk.ask()
+        app.state.keys = KeyRing(["sk-other-key"])
+        said = await talk.refused()
+        assert (said["status"], said["error"]["code"]) == (401, "invalid_api_key")
+        await talk.task
+        assert talk.closed is not None
+        assert talk.closed[0] == 1008

@@ -342,3 +342,24 @@ def test_any_json_is_a_failure_or_none(status: int, payload: object, prompt_para
 )
 def test_ten_megabytes_are_a_failure_like_any_other(body: bytes) -> None:
     check(from_response(400, {"retry-after": "9" * 1_000_000}, body))
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "responses_code"),
+    [
+        ("bio_policy", "bio_policy", "bio_policy"),
+        ("data_residency_mismatch", "data_residency_mismatch", "data_residency_mismatch"),
+        ("vector_store_timeout", "vector_store_timeout", "vector_store_timeout"),
+        ("invalid_prompt", "invalid_prompt", "invalid_prompt"),
+    ],
+)
+def test_codes_of_the_responses_api_pass_as_they_are(code: str, expected: str, responses_code: str) -> None:
+    body = json.dumps({"error": {"code": code, "message": "No.", "type": "invalid_request_error", "param": None}})
+    error = from_response(400, {}, body.encode())
+    assert (error.code, error.entry.responses_code) == (expected, responses_code)
+
+
+@pytest.mark.parametrize("param", ["messages[0].content[1].image_url.url", "input[0].content[0].image_url"])
+def test_a_policy_about_a_picture_is_told_by_its_place(param: str) -> None:
+    body = {"error": {"code": "content_policy_violation", "message": "No.", "param": param}}
+    assert from_response(400, {}, json.dumps(body).encode()).code == "image_content_policy_violation"

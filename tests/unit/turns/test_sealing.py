@@ -16,20 +16,26 @@ KEY, OTHER = bytes(range(32)), bytes(32)
 
 @given(text=st.text())
 def test_what_was_sealed_opens_with_the_same_key_alone(text: str) -> None:
-    sealed = Sealer(KEY).seal(text)
-    assert Sealer(KEY).unseal(sealed) == text
-    assert Sealer(OTHER).unseal(sealed) is None
+    sealed = Sealer(KEY).of("a").seal(text)
+    assert Sealer(KEY).of("a").unseal(sealed) == text
+    assert Sealer(OTHER).of("a").unseal(sealed) is None
+
+
+@pytest.mark.parametrize("other", ["", "b", "aa", "a\0"])
+def test_another_owner_opens_nothing(other: str) -> None:
+    sealer = Sealer(KEY)
+    assert sealer.of(other).unseal(sealer.of("a").seal("a thought")) is None
 
 
 def test_it_does_not_show_its_text_and_is_never_the_same() -> None:
-    sealer = Sealer(KEY)
+    sealer = Sealer(KEY).of("a")
     first, second = sealer.seal("a secret thought"), sealer.seal("a secret thought")
     assert first != second
     assert "secret" not in first
 
 
 def test_a_changed_seal_opens_nowhere() -> None:
-    sealer = Sealer(KEY)
+    sealer = Sealer(KEY).of("a")
     sealed = sealer.seal("a thought")
     for place in range(len(sealed)):
         changed = sealed[:place] + ("A" if sealed[place] != "A" else "B") + sealed[place + 1 :]
@@ -39,7 +45,7 @@ def test_a_changed_seal_opens_nowhere() -> None:
 
 @pytest.mark.parametrize("text", ["", "coterie1.", "coterie1.%%%", "gAAAAABo", "coterie1.AAAA", "coterie1.é"])
 def test_what_is_no_seal_is_nobodys(text: str) -> None:
-    assert Sealer(KEY).unseal(text) is None
+    assert Sealer(KEY).of("a").unseal(text) is None
 
 
 def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
