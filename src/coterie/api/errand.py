@@ -75,7 +75,7 @@ class Errand:
     async def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
         keeping = self.state.keeping
         try:
-            asking = Asking(plan, keeping.sealer.unseal, lambda body: self._ask(plan, body, most_tokens))
+            asking = Asking(plan, keeping.sealer.of(plan.owner).unseal, lambda body: self._ask(plan, body, most_tokens))
         except BaseException:
             await keeping.withdraw(plan)
             raise

@@ -120,7 +120,7 @@ class Keeping:
             logprobs=parsed.logprobs,
             error_event=self.tells_errors(plan),
             queued=parsed.background,
-            seal=self.sealer.seal if ENCRYPTED_REASONING in parsed.include else None,
+            seal=self.sealer.of(plan.owner).seal if ENCRYPTED_REASONING in parsed.include else None,
             reasoning_events=self.settings.reasoning_events,
             silent=plan.silent,
         )
