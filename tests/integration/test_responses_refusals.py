@@ -77,8 +77,8 @@ CASES: Final = (
          {"previous_response_id": _NOBODY}, 404),
     Case("earlier response that cannot be", "previous_response_not_found", "previous_response_id",
          {"previous_response_id": "x\u0000'; --"}, 404),
-    Case("unknown conversation", "conversation_not_found", None, {"conversation": _NOWHERE}, 404),
-    Case("unknown conversation as an object", "conversation_not_found", None, {"conversation": {"id": _NOWHERE}}, 404),
+    Case("unknown conversation", "conversation_not_found", "conversation", {"conversation": _NOWHERE}, 404),
+    Case("unknown conversation as an object", "conversation_not_found", "conversation", {"conversation": {"id": _NOWHERE}}, 404),
     Case("both", "invalid_value", "previous_response_id", {"previous_response_id": _NOBODY, "conversation": _NOWHERE}),
     Case("empty input", "invalid_value", "input", {"input": []}),
     Case("no input", "missing_required_parameter", "input", without="input"),
@@ -228,7 +228,7 @@ def test_nobody_goes_on_from_what_is_another_s(keyed: Server, theirs: Theirs, by
         "previous_response_id": (
             {"previous_response_id": theirs.response}, "previous_response_not_found", "previous_response_id"
         ),
-        "conversation": ({"conversation": theirs.conversation}, "conversation_not_found", None),
+        "conversation": ({"conversation": theirs.conversation}, "conversation_not_found", "conversation"),
         "reference": (
             {"input": [{"type": "item_reference", "id": theirs.item}]}, "item_reference_not_found", "input[0].id",
         ),

@@ -80,7 +80,7 @@ CASES = [
     Case("unknown model", openai.NotFoundError, "model_not_found", "model", {"model": "no-such-model"}),
     Case("unknown previous response", openai.NotFoundError, "previous_response_not_found", "previous_response_id",
          {"previous_response_id": "resp_none"}),
-    Case("unknown conversation", openai.NotFoundError, "conversation_not_found", None, {"conversation": "conv_none"}),
+    Case("unknown conversation", openai.NotFoundError, "conversation_not_found", "conversation", {"conversation": "conv_none"}),
     Case("unknown item", openai.NotFoundError, "item_reference_not_found", "input[0].id",
          {"input": [{"type": "item_reference", "id": "msg_none"}]}),
     _bad("unknown parameter", "unknown_parameter", "temprature", extra_body={"temprature": 1}),
@@ -148,7 +148,7 @@ LATE = {
     "a picture for a model without eyes": "failed",
     "too long": "failed",
     "too long elsewhere": "failed",
-    "filtered": "incomplete",
+    "filtered": "failed",
     "rate limit": "failed",
     "unavailable": "failed",
 }

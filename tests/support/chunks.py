@@ -106,6 +106,7 @@ def _whole_choice(draw: st.DrawFn, index: int) -> list[Chunk]:
     calls = draw(st.integers(0, 2))
     for call in range(calls):
         chunks.append(chunk(fragment(call, f"call_{call}", "look", draw(_words)), index=index))
-        chunks += [chunk(fragment(call, arguments=word), index=index) for word in draw(st.lists(_words, max_size=3))]
+        for number, word in draw(st.lists(st.tuples(st.integers(0, call), _words), max_size=3)):
+            chunks.append(chunk(fragment(number, arguments=word), index=index))
     finish = draw(st.sampled_from(["stop", "length", "content_filter", *(["tool_calls"] if calls else [])]))
     return [*chunks, chunk(draw(st.sampled_from([{}, {"content": "end"}])), finish, index)]

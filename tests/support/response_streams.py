@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from hypothesis import strategies as st
-from tests.support.chunks import any_chunks, chunk, fragment, logprob, usage
+from tests.support.chunks import USAGE, any_chunks, chunk, fragment, logprob, usage
 
 from coterie.dialects.responses_stream import ResponseStream
 from coterie.errors import ApiError
@@ -76,7 +76,10 @@ _citations = st.sampled_from(
     ]
 )
 _entries = st.builds(logprob, _words, bytes=st.sampled_from([None, [1], ["x"]]), top_logprobs=st.just([logprob("t")]))
+_details = st.sampled_from(["summary", "text", "encrypted"])
+_thoughts = st.builds(lambda kind, text: {"type": f"reasoning.{kind}", kind: text}, _details, _words)
 _deltas = st.one_of(
+    st.builds(lambda thoughts: {"reasoning_details": thoughts}, st.lists(_thoughts, max_size=3)),
     st.builds(lambda text: {"content": text}, _words),
     st.builds(lambda text: {"content": text}, _words),
     st.builds(lambda text: {"reasoning_content": text}, _words),
@@ -84,14 +87,21 @@ _deltas = st.one_of(
     st.builds(lambda text: {"refusal": text}, _words),
     st.builds(lambda notes: {"annotations": notes}, st.lists(_citations, max_size=2)),
     st.fixed_dictionaries(
-        {}, optional={"content": _words, "reasoning": _words, "refusal": _words, "annotations": st.lists(_citations)}
+        {},
+        optional={
+            "content": _words,
+            "reasoning": _words,
+            "refusal": _words,
+            "annotations": st.lists(_citations),
+            "reasoning_details": st.lists(_thoughts, max_size=2),
+        },
     ),
 )
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> list[Chunk]:
-    """The chunks of a good answer of everything, mixed: calls begin one after another, and go on between text."""
+    """The chunks of a good answer of everything, mixed: calls go on among each other and between text."""
     chunks: list[Chunk] = []
     calls = 0
     for step in draw(st.lists(st.sampled_from(["say", "say", "call", "go on"]), max_size=10)):
@@ -102,7 +112,9 @@ def answers(draw: st.DrawFn) -> list[Chunk]:
             chunks.append(chunk(fragment(calls, f"call_{calls}", "look", draw(_words | st.just("")))))
             calls += 1
         elif calls:
-            chunks.append(chunk(fragment(calls - 1, arguments=draw(_words))))
+            chunks.append(chunk(fragment(draw(st.integers(0, calls - 1)), arguments=draw(_words))))
+        if draw(st.booleans()) and chunks:
+            chunks[-1]["usage_so_far"] = {**USAGE, "completion_tokens": len(chunks), "total_tokens": 5 + len(chunks)}
     reasons = ["stop", "length", "content_filter", *(["tool_calls"] if calls else [])]
     tier = draw(st.sampled_from([{}, {"extra": {"service_tier": "flex", "system_fingerprint": "f"}}]))
     chunks += [chunk(draw(st.sampled_from([{}, {"content": "end"}])), draw(st.sampled_from(reasons))) | tier]

@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from coterie.api.active import ActiveRequest
@@ -75,15 +76,15 @@ class Errand:
     async def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
         keeping = self.state.keeping
         try:
-            asking = Asking(plan, keeping.sealer.of(plan.owner).unseal, lambda body: self._ask(plan, body, most_tokens))
+            asking = Asking(
+                plan, keeping.sealer.of(plan.owner).unseal, partial(self._ask, plan), most_tokens=most_tokens
+            )
         except BaseException:
             await keeping.withdraw(plan)
             raise
         return asking, Turn(plan, keeping, asking.relate)
 
-    def _ask(self, plan: Plan, body: dict[str, Any], most_tokens: int | None) -> Chunks:
-        if most_tokens is not None:
-            body = {**body, "max_completion_tokens": most_tokens}
+    def _ask(self, plan: Plan, body: dict[str, Any]) -> Chunks:
         state = self.state
         parsed = read(state.router, body, state.dialect_limits, parse_chat, parse_chat_openly)
         generation = dataclasses.replace(parsed.generation, streamed=plan.told)

@@ -26,6 +26,7 @@ from coterie.api.reading import check_named, owner_of, parsed_now, start_of
 from coterie.api.state import AppState
 from coterie.api.writer import StreamWriter, send_json, whole
 from coterie.dialects.responses import ParsedResponse, parse_response
+from coterie.dialects.support import Unsupported, refuse_unsupported
 from coterie.errors import ApiError
 from coterie.observe.timing import Timing
 from coterie.storage.responses import StoredResponse
@@ -97,10 +98,11 @@ async def compact_response(request: Request, state: AppState) -> ASGIApp:
 
 def _only(body: dict[str, Any], fields: frozenset[str]) -> dict[str, Any]:
     """``body``, which may have ``fields``. Raises ``ApiError``."""
-    for name in body:
+    known = refuse_unsupported(body, _COUNT_UNSUPPORTED) if fields is _COUNTED else body
+    for name in known:
         if name not in fields:
             raise ApiError("unknown_parameter", param=name)
-    return body
+    return known
 
 
 _COMPACTED: Final = frozenset(
@@ -118,6 +120,9 @@ _COUNTED: Final = frozenset(
     }
 )  # fmt: skip
 """Parameters of a count (``TokenCountsBody``)."""
+
+_COUNT_UNSUPPORTED: Final = {"personality": Unsupported(hint=" Send 'instructions' instead.")}
+"""Parameters of a count, and of nothing else, that cannot be honoured."""
 
 _UNTOLD: Final = {"store": False, "stream": False, "background": False}
 

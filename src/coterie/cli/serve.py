@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ def app(
 
     settings = read()
     try:
-        with StateLock(settings.state_dir) as lock:
+        with _locked(settings.state_dir) as lock:
             _serve(settings, lock, read)
     except StateTakenError as error:
         where = f" (process {error.running.pid}, {error.running.url})" if error.running else ""
@@ -56,6 +57,19 @@ def app(
             f"another server already runs on the state folder {error.folder}{where}",
             "Stop it, or give this one another folder: --state-dir",
         )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[StateLock]:
+    lock = StateLock(folder)
+    try:
+        lock.__enter__()
+    except OSError as error:
+        _refuse(f"the state folder {folder} cannot be used: {error.strerror}", "Give another one: --state-dir")
+    try:
+        yield lock
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _serve(settings: Settings, lock: StateLock, read: Callable[[], Settings]) -> None:
@@ -82,7 +96,7 @@ def _serve(settings: Settings, lock: StateLock, read: Callable[[], Settings]) ->
         try:
             run(state, listener, lambda: _greet(settings, url), read)
         except StorageError as error:
-            _refuse(str(error), "See 'storage.url'; 'coterie doctor' looks at it")
+            _refuse(str(error), "See 'storage.url' and 'state_dir'; 'coterie doctor' looks at both")
 
 
 def _model_flag(text: str) -> dict[str, Any]:

@@ -94,5 +94,6 @@ class _Message:
         if fragment["index"] == len(self._calls):
             self._calls.append({"id": fragment["id"], "type": "function", "function": dict(function), **extra})
         else:
-            self._calls[-1]["function"]["arguments"] += function["arguments"]
-            self._calls[-1].update(extra)
+            call = self._calls[fragment["index"]]
+            call["function"]["arguments"] += function["arguments"]
+            call.update(extra)

@@ -13,7 +13,8 @@ Where the sources are silent:
 
 * A role, a tool call's id and a function's name stand once, at the start. The Python SDK joins what is repeated, so
   that a second "assistant" makes "assistantassistant". An empty string adds nothing and may be repeated.
-* The fragments of two tool calls of a choice do not mix: the SDKs take a call as complete when the next one begins.
+* The fragments of tool calls that have begun come in any order: each has the number of its call, by which the SDKs join
+  them. Calls begin one after the other.
 * "tool_calls" is a finish reason only where there was a tool call. The reverse does not hold: a choice with tool calls
   may end with "stop", as OpenAI's do where the request forced the function, and with "length" or "content_filter".
 * A choice that has finished may still appear, with nothing in its delta.
@@ -59,8 +60,8 @@ RULES: Final[Mapping[str, str]] = {
     "function.arguments have the right types (spec, SDK).",
     "tool-call-head": "The first fragment of a tool call has id, type and function.name (SDK: the call is nameless).",
     "tool-call-once": "No later fragment of a tool call has an id or a name (SDK: it is joined to the first).",
-    "tool-call-index": "The tool calls of a choice are numbered from 0, one after the other (SDK: a call is complete "
-    "when the next begins).",
+    "tool-call-index": "The tool calls of a choice are numbered from 0 and begin one after the other (SDK: they are "
+    "kept in a list).",
     "finish-reason": "A finish reason is stop, length, tool_calls, content_filter or function_call (spec).",
     "finish-call": "The finish reason tool_calls or function_call follows such a call (spec).",
     "finish-once": "A choice has one finish reason (ending).",
@@ -320,7 +321,7 @@ def _tool_call(choice: _Choice, fragment: _Json, path: str) -> Iterator[_Finding
         choice.tool_calls += 1
         if not (fragment.get("id") and fragment.get("type") and name):
             yield "tool-call-head", f"{path} begins a call without id, type or function.name"
-    elif index != choice.tool_calls - 1:
+    elif index > choice.tool_calls:
         yield "tool-call-index", f"{path}.index is {index} after {choice.tool_calls} calls"
     elif fragment.get("id") or name:
         yield "tool-call-once", f"{path} has an id or a name again"

@@ -17,7 +17,13 @@ from typing import Any, Final
 from coterie.dialects.chat import DialectLimits, check_model
 from coterie.dialects.responses_echo import conversation_id, echo
 from coterie.dialects.responses_input import Item, finished, message_of, with_types
-from coterie.dialects.responses_models import RESPONSES_UNSUPPORTED, TOOLS_ELSEWHERE, AllowedTools, ResponsesRequest
+from coterie.dialects.responses_models import (
+    RESPONSES_UNSUPPORTED,
+    TOOLS_ELSEWHERE,
+    AllowedTools,
+    ChosenFunction,
+    ResponsesRequest,
+)
 from coterie.dialects.support import refuse_unsupported
 from coterie.dialects.validation import validate
 from coterie.errors import ApiError
@@ -68,7 +74,7 @@ def parse_response(body: Mapping[str, Any], limits: DialectLimits) -> ParsedResp
     _check_input(request)
     _check_combinations(request)
     _check_reasoning(request)
-    _check_allowed_tools(request)
+    _check_tools(request)
     items = _items(fields.get("input"))
     return ParsedResponse(
         model=request.model,
@@ -139,6 +145,9 @@ def _check_combinations(request: ResponsesRequest) -> None:
     ):
         if wrong:
             raise ApiError("invalid_value", param=param, reason=reason)
+    if request.stream_options is not None and request.stream_options.include_obfuscation:
+        param = "stream_options.include_obfuscation"
+        raise ApiError("unsupported_value", param=param, value="true", hint=" Nothing is padded.")
 
 
 def _check_reasoning(request: ResponsesRequest) -> None:
@@ -154,11 +163,24 @@ def _check_reasoning(request: ResponsesRequest) -> None:
         raise ApiError("unsupported_value", param="reasoning.mode", value="'pro'")
 
 
-def _check_allowed_tools(request: ResponsesRequest) -> None:
-    if not isinstance(request.tool_choice, AllowedTools):
-        return
-    names = {tool.name for tool in request.tools or ()}
-    for i, tool in enumerate(request.tool_choice.tools):
-        if tool.name not in names:
-            reason = f"'{tool.name}' is not the name of one of the 'tools'"
-            raise ApiError("invalid_value", param=f"tool_choice.tools[{i}].name", reason=reason)
+def _check_tools(request: ResponsesRequest) -> None:
+    """What chat requires of tools and of the choice among them, for whichever server the request may go to."""
+    names: set[str] = set()
+    for i, tool in enumerate(request.tools or ()):
+        if tool.name in names:
+            raise ApiError("invalid_value", param=f"tools[{i}].name", reason=f"the name '{tool.name}' is given twice")
+        names.add(tool.name)
+    choice = request.tool_choice
+    if isinstance(choice, AllowedTools):
+        for i, allowed in enumerate(choice.tools):
+            _check_named(f"tool_choice.tools[{i}].name", allowed.name, names)
+    elif choice not in (None, "none", "auto") and not names:
+        reason = "'tool_choice' is only allowed when 'tools' are specified"
+        raise ApiError("invalid_value", param="tool_choice", reason=reason)
+    elif isinstance(choice, ChosenFunction):
+        _check_named("tool_choice.name", choice.name, names)
+
+
+def _check_named(param: str, name: str, names: set[str]) -> None:
+    if name not in names:
+        raise ApiError("invalid_value", param=param, reason=f"'{name}' is not the name of one of the 'tools'")

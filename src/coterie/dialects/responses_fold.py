@@ -18,6 +18,8 @@ from typing import Any, Final
 import orjson
 
 from coterie.dialects.responses_items import (
+    INDEX_OF,
+    PART_STEMS,
     REASONING_STEMS,
     EventWriter,
     OutputItem,
@@ -107,8 +109,7 @@ class _Folded:
         if kind == "function_call":
             begun.add_piece("arguments")
         if self.items and self.items[-1].kind != "function_call":
-            # Nothing more comes to it. (A call goes on until the next, and is closed by then.)
-            self.items[-1].is_finished = True
+            self.items[-1].is_finished = True  # nothing more comes to it; a call may go on until the end
         self.items.append(begun)
 
     def begin_part(self, said: dict[str, Any]) -> None:
@@ -163,14 +164,17 @@ class _Folded:
 
     def _piece(self, said: dict[str, Any]) -> Piece:
         item: OutputItem = self.items[said["output_index"]]
-        position: int = said.get("content_index", 0)
-        return item.pieces[position]
+        for name, parts in item.parts.items():
+            position: int | None = said.get(INDEX_OF[name])
+            if position is not None:
+                return parts[position]
+        return item.pieces[0]
 
 
 _STEPS: Final[Mapping[str, Callable[[_Folded, dict[str, Any]], None]]] = {
     "response.output_item.added": _Folded.begin_item,
-    "response.content_part.added": _Folded.begin_part,
+    **{f"{stem}.added": _Folded.begin_part for stem in PART_STEMS.values()},
     "response.output_text.annotation.added": _Folded.annotate,
-    "response.content_part.done": _Folded.close_part,
+    **{f"{stem}.done": _Folded.close_part for stem in PART_STEMS.values()},
     "response.output_item.done": _Folded.close_item,
 }

@@ -5,8 +5,10 @@ What it promises:
 * A field that neither OpenAI's specification nor Open Responses has is refused, and so is a kind of item or part that
   nothing here can take: the first as unknown, the second by its name (:data:`ITEMS_ELSEWHERE`,
   :data:`PARTS_ELSEWHERE`).
-* Where the two draw a bound differently, the wider one holds. ``call_id`` may be twice as long as either says: it is
-  what some model's server called its call, and what was sent out must come in again.
+* Where the two draw a bound differently, the wider one holds. What was sent out must come in again: the ``call_id`` and
+  the ``name`` of a call are what some model and its server wrote, so only their length is bounded, and generously.
+* Members that SDKs have of their own, and write as null where they dump what they received (``parsed_arguments``), say
+  nothing and are passed over.
 * URLs of images and the like are left to the chat dialect, which reads the translated request.
 
 Items and references without a ``type`` are given the one they mean before they come here.
@@ -16,10 +18,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints, Tag
+from pydantic import Field, StringConstraints, Tag, model_validator
 
-from coterie.dialects.chat_models import FunctionName
-from coterie.dialects.validation import Strict, by_field, by_type, tag
+from coterie.dialects.validation import Off, Strict, by_field, by_type, tag
 
 MAX_TEXT: Final = 10_485_760
 """Characters of one text."""
@@ -30,7 +31,8 @@ MAX_PARTS: Final = 2048
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Sealed = Annotated[str, StringConstraints(min_length=1, max_length=2 * MAX_TEXT)]
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-CallId = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+CallId = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+CalledName = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Status = Literal["in_progress", "completed", "incomplete"]
 _Parts = Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)
 _Entries = Field(max_length=MAX_PARTS, fail_fast=True)
@@ -53,6 +55,18 @@ OUTPUT_PARTS: Final = ("output_text", "refusal")
 PARTS_ELSEWHERE: Final = frozenset({"input_audio", "input_video", "output_audio", "computer_screenshot"})
 
 
+class Dumped(Strict):
+    """What SDKs dump and send back: a member that is not known says nothing where it is null."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {name: inner for name, inner in value.items() if inner is not None or name in known}
+
+
 # Parts
 
 
@@ -69,7 +83,7 @@ class DirectCaller(Strict):
     type: Literal["direct"]
 
 
-class _InputPart(Strict):
+class _InputPart(Dumped):
     """What parts that go to the model share."""
 
     prompt_cache_breakpoint: CacheBreakpoint | None = None
@@ -102,7 +116,7 @@ class InputFile(_InputPart):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class OutputText(Strict):
+class OutputText(Dumped):
     """Text that the model wrote."""
 
     type: Literal["output_text"]
@@ -111,21 +125,21 @@ class OutputText(Strict):
     logprobs: Annotated[list[dict[str, Any]], Field(fail_fast=True)] | None = None
 
 
-class Refusal(Strict):
+class Refusal(Dumped):
     """What the model said instead of an answer."""
 
     type: Literal["refusal"]
     refusal: Text
 
 
-class SummaryText(Strict):
+class SummaryText(Dumped):
     """A summary of reasoning."""
 
     type: Literal["summary_text"]
     text: Text
 
 
-class ReasoningText(Strict):
+class ReasoningText(Dumped):
     """Reasoning."""
 
     type: Literal["reasoning_text"]
@@ -163,7 +177,7 @@ _OutputContent = Annotated[
 # Items
 
 
-class _Item(Strict):
+class _Item(Dumped):
     """What items share."""
 
     id: ItemId | None = None
@@ -189,12 +203,13 @@ class AssistantMessage(_Item):
 
 
 class FunctionCall(_Item):
-    """A call that the model made; ``arguments`` is what it wrote, JSON or not."""
+    """A call that the model made; ``arguments`` is what it wrote, JSON or not. No call goes on beside an answer."""
 
     type: Literal["function_call"]
     call_id: CallId
-    name: FunctionName
+    name: CalledName
     arguments: Text
+    async_: Off | None = Field(None, alias="async")
     namespace: None = None
     caller: DirectCaller | None = None
 
@@ -205,7 +220,7 @@ class FunctionCallOutput(_Item):
     type: Literal["function_call_output"]
     call_id: CallId
     output: _InputContent
-    name: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    name: CalledName | None = None
     namespace: None = None
     caller: DirectCaller | None = None
 
@@ -219,7 +234,7 @@ class ReasoningItem(_Item):
     encrypted_content: Sealed | None = None
 
 
-class ItemReference(Strict):
+class ItemReference(Dumped):
     """An item that is stored here."""
 
     type: Literal["item_reference"]

@@ -1,12 +1,13 @@
 """Output items of the Responses API, and the events by which each is told. Pure.
 
-An item consists of *pieces* of text: a message of parts with text or refusal, a reasoning item of one part, a function
-call of its arguments, which are told in the same way but are no part. :data:`PIECES` says how each kind is named.
+An item consists of *pieces* of text: a message of parts with text or refusal, a reasoning item of parts with text, and
+of parts with summaries in a list of their own, a function call of its arguments, which are told in the same way but are
+no part. :data:`PIECES` says how each kind is named.
 
 The order in which an item is told::
 
     output_item.added
-        content_part.added  ── for each part; arguments have none
+        content_part.added  ── for each part; of a summary: reasoning_summary_part; arguments have none
             *.delta …
             *.done
         content_part.done
@@ -48,20 +49,33 @@ REASONING_STEMS: Final[Mapping[ReasoningEvents, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class PieceKind:
-    """How a kind of piece is told: the beginning of its events' names, and the field that has its whole text."""
+    """How a kind of piece is told: the beginning of its events' names, and the field that has its whole text.
+
+    ``parts`` is the list of its item that it is a part of; ``None``: it is no part.
+    """
 
     stem: str
     field: str
-    is_part: bool = True
+    parts: str | None = "content"
 
 
 PIECES: Final[Mapping[str, PieceKind]] = {
     "output_text": PieceKind("response.output_text", "text"),
     "refusal": PieceKind("response.refusal", "refusal"),
     "reasoning_text": PieceKind(REASONING_STEMS["openai"], "text"),
-    "arguments": PieceKind("response.function_call_arguments", "arguments", is_part=False),
+    "summary_text": PieceKind("response.reasoning_summary_text", "text", "summary"),
+    "arguments": PieceKind("response.function_call_arguments", "arguments", None),
 }
 """The kinds of pieces, by the type of the part."""
+
+PART_STEMS: Final[Mapping[str, str]] = {
+    "content": "response.content_part",
+    "summary": "response.reasoning_summary_part",
+}
+"""What the names of the events of a part begin with, by the list that it is in."""
+
+INDEX_OF: Final[Mapping[str, str]] = {"content": "content_index", "summary": "summary_index"}
+"""What the place in such a list is called."""
 
 _ID_PREFIXES: Final[Mapping[str, str]] = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
@@ -131,8 +145,9 @@ class Piece:
 
     def opening(self) -> Iterator[Event]:
         """The events that begin it."""
-        if PIECES[self.kind].is_part:
-            yield "response.content_part.added", {**self.place, "part": self.wire()}
+        parts = PIECES[self.kind].parts
+        if parts is not None:
+            yield f"{PART_STEMS[parts]}.added", {**self.place, "part": self.wire()}
 
     def add_with(self, text: str, logprobs: list[dict[str, Any]]) -> Event:
         """Add ``text`` with its log probabilities; the event that says so."""
@@ -154,8 +169,9 @@ class Piece:
             if self.kind == "output_text":
                 told["logprobs"] = list(self.logprobs)
             yield f"{self.stem}.done", told
-        if PIECES[self.kind].is_part and not self.is_closed:
-            yield "response.content_part.done", {**self.place, "part": self.wire()}
+        parts = PIECES[self.kind].parts
+        if parts is not None and not self.is_closed:
+            yield f"{PART_STEMS[parts]}.done", {**self.place, "part": self.wire()}
         self.is_closed = True
 
 
@@ -170,6 +186,9 @@ class OutputItem:
     name: str = ""
     status: str = "in_progress"
     pieces: list[Piece] = field(default_factory=list)
+    """All of them, in the order in which they began."""
+    parts: dict[str, list[Piece]] = field(default_factory=lambda: {"content": [], "summary": []})
+    """Those that are parts, by the list that they are in."""
     sealed: str | None = None
     is_finished: bool = False
     """Whether nothing more comes to it, though it may be waiting to be closed."""
@@ -182,10 +201,14 @@ class OutputItem:
     def add_piece(self, kind: str, stem: str = "") -> Piece:
         """Begin the next piece."""
         place: dict[str, Any] = {"item_id": self.id, "output_index": self.index}
-        if PIECES[kind].is_part:
-            place["content_index"] = len(self.pieces)
-        self.pieces.append(Piece(kind, place, stem))
-        return self.pieces[-1]
+        name = PIECES[kind].parts
+        if name is not None:
+            place[INDEX_OF[name]] = len(self.parts[name])
+        piece = Piece(kind, place, stem)
+        self.pieces.append(piece)
+        if name is not None:
+            self.parts[name].append(piece)
+        return piece
 
     def opening(self) -> Event:
         """The event that begins it."""
@@ -199,7 +222,8 @@ class OutputItem:
             yield from self.closing_of(piece)
         self.status, self.is_closed = status, True
         if seal is not None and self.kind == "reasoning":
-            self.sealed = seal("".join(piece.text for piece in self.pieces))
+            # (The text itself, where there is any: it is what a model can go on from.)
+            self.sealed = seal("".join(piece.text for piece in self.parts["content"] or self.parts["summary"]))
         yield "response.output_item.done", {"output_index": self.index, "item": self.wire()}
 
     def closing_of(self, piece: Piece) -> Iterator[Event]:
@@ -208,12 +232,16 @@ class OutputItem:
 
 
 def _message_content(item: OutputItem) -> Item:
-    return {"role": "assistant", "content": [piece.wire() for piece in item.pieces]}
+    return {"role": "assistant", "content": _parts(item, "content")}
 
 
 def _reasoning_content(item: OutputItem) -> Item:
     sealed = {} if item.sealed is None else {"encrypted_content": item.sealed}
-    return {"summary": [], "content": [piece.wire() for piece in item.pieces], **sealed}
+    return {"summary": _parts(item, "summary"), "content": _parts(item, "content"), **sealed}
+
+
+def _parts(item: OutputItem, name: str) -> list[dict[str, Any]]:
+    return [piece.wire() for piece in item.parts[name]]
 
 
 def _call_content(item: OutputItem) -> Item:

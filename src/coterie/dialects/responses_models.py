@@ -16,9 +16,13 @@ from pydantic import Field, StringConstraints, Tag
 from coterie.dialects.chat_models import FunctionName, Identifier, Metadata, ModelName, Penalty
 from coterie.dialects.responses_item_models import ItemId, Items, Text
 from coterie.dialects.support import Unsupported
-from coterie.dialects.validation import Strict, at_most, by_field, by_type, tag
+from coterie.dialects.validation import Off, Strict, at_most, by_field, by_type, tag
 
 ShortKey = Annotated[str, StringConstraints(max_length=64)]
+ClientMetadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=256)], Annotated[str, StringConstraints(max_length=65_536)]],
+    at_most(64),
+]
 Description = Annotated[str, StringConstraints(max_length=16_384)]
 
 
@@ -35,6 +39,8 @@ RESPONSES_UNSUPPORTED: Final[Mapping[str, Unsupported]] = {
 """Parameters that OpenAI's API has and that no answer from here could honour."""
 
 RESPONSES_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
+    "client_metadata": "what a client such as Codex says of itself, for whoever operates the service; it is neither "
+    "evaluated nor kept",
     "input[].phase": "a label for models that know it; the message is given to the model whichever it says",
     "input[].content[].annotations": "where a text came from; the text itself is given to the model",
     "input[].content[].logprobs": "how likely a text was; the text itself is given to the model",
@@ -44,11 +50,10 @@ RESPONSES_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
     "max_tool_calls": "bounds the calls of built-in tools; there are none, and functions are called by the client",
     "metadata": "labels of the stored response; kept with it and never shown to a model",
     "reasoning.mode": "only 'standard' is accepted, which is all there is",
-    "reasoning.summary": "only 'auto' is accepted: the model chooses whether to summarise, and those here never do; "
-    "the reasoning itself is sent",
+    "reasoning.summary": "only 'auto' is accepted: the model chooses whether to summarise; what its provider sends as "
+    "a summary is passed on, and so is the reasoning itself",
     "service_tier": "only 'auto' and 'default' are accepted; there is one tier",
-    "stream_options.include_obfuscation": "padding against onlookers who measure an encrypted line, which OpenAI adds "
-    "unless told not to, and nobody adds here; the text of the answer is the same with and without",
+    "stream_options.include_obfuscation": "only 'false' is accepted, which is all there is: nothing is padded",
 }
 """What is accepted and changes nothing about what is generated, and why. Types are checked all the same."""
 
@@ -74,7 +79,8 @@ class FunctionTool(Strict):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     output_schema: None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: Off | None = None
+    async_: Off | None = Field(None, alias="async")
     allowed_callers: Annotated[list[Literal["direct"]], Field(max_length=8, fail_fast=True)] | None = None
 
 
@@ -154,7 +160,7 @@ class ReasoningOptions(Strict):
 
 
 class StreamOptions(Strict):
-    """``stream_options``."""
+    """``stream_options``. That nothing is padded is told after validation."""
 
     include_obfuscation: bool | None = None
 
@@ -219,6 +225,7 @@ class ResponsesRequest(Prompted):
     background: bool | None = None
     store: bool | None = None
     metadata: Metadata | None = None
+    client_metadata: ClientMetadata | None = None
     user: Identifier | None = None
     safety_identifier: ShortKey | None = None
     prompt_cache_key: ShortKey | None = None

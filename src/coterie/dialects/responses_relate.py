@@ -22,14 +22,16 @@ class Source:
     """Where in the caller's request a message, or a call of one, comes from.
 
     ``place`` is a path (``input[3]``); ``inside`` says whether there are paths below it, which there are not in a text
-    or a stored item. ``field`` is what the item calls its content. ``kinds`` are the types of its parts. ``calls`` are
-    the sources of the message's tool calls.
+    or a stored item. ``field`` is what the item calls its content. ``kinds`` are the types of the message's parts.
+    ``parts`` are their sources, where they are not simply the parts of the item. ``calls`` are the sources of the
+    message's tool calls.
     """
 
     place: str
     inside: bool = False
     field: str = "content"
     kinds: tuple[str, ...] = ()
+    parts: tuple[Source, ...] = ()
     calls: tuple[Source, ...] = ()
 
     def below(self, rest: str) -> str:
@@ -119,10 +121,17 @@ def _in_message(source: Source, rest: str) -> str:
         call = _at(source.calls, match[1])
         return source.place if call is None else call.below(_OF_CALL.get(match[2], ""))
     if (match := _PART.fullmatch(rest)) is not None:
-        return source.below(f".{source.field}[{match[1]}]{_OF_PART.get(match[2], '')}")
+        return _in_part(source, match[1], _OF_PART.get(match[2], ""))
     if rest == ".content":
         return source.below(f".{source.field}")
     return source.below(_OF_MESSAGE.get(rest, ""))
+
+
+def _in_part(source: Source, number: str, rest: str) -> str:
+    if not source.parts:
+        return source.below(f".{source.field}[{number}]{rest}")
+    part = _at(source.parts, number)
+    return source.below(f".{source.field}") if part is None else part.below(rest)
 
 
 def _foreign_part(error: ApiError, sources: Sequence[Source]) -> ApiError | None:

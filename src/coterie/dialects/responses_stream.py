@@ -24,15 +24,21 @@ What a chunk says is told in this order:
 said in the delta              item           piece                  begins anew
 =============================  =============  =====================  ================================================
 reasoning_content, reasoning   reasoning      reasoning_text         after anything else but a call's arguments
+reasoning_details              reasoning      reasoning_text,        the same; a part after one of the other kind
+                                              summary_text
 content                        message        output_text            a message after reasoning or the begin of a call
 annotations                    (the text's)   (the text's)           never: they wait for text where there is none
 refusal                        message        refusal                a part after text, and text after it
 tool_calls                     function_call  arguments              with each call
 =============================  =============  =====================  ================================================
 
-An item is finished when one begins that ends it: reasoning or a message by anything but more arguments of the last
-call, a call by the next call (calls do not mix: :mod:`coterie.wire.choices`). It is closed as soon as those before it
-are; the rest at the end. Arguments pass as they came, JSON or not.
+Reasoning or a message is finished when the next item begins; more arguments of a call begin none. A call is finished by
+nothing but the end of the answer, for its arguments may go on at any time (:mod:`coterie.wire.choices`): where the
+answer does not complete, nobody knows that they were whole. An item is closed when it is finished and those before it
+are closed; the rest at the end. Arguments pass as they came, JSON or not.
+
+``reasoning_details`` count where the answer says its reasoning in no other field (else they say the same again), and of
+their entries those with a text or a summary.
 
 ============================  ============  ======================  ==================
 the end                       last event    status of the response  ``incomplete_details``
@@ -45,7 +51,10 @@ content_filter                incomplete    incomplete              content_filt
 :meth:`fail`, by the policy   incomplete    incomplete              content_filter
 ============================  ============  ======================  ==================
 
-A provider that stops in mid-answer because of its content policy has done what ``content_filter`` says.
+A provider that stops in mid-answer because of its content policy has done what ``content_filter`` says. Where nothing
+was said before, it is a failure like any other.
+
+The usage of an answer that broke off is the last ``usage_so_far`` that stood in a chunk.
 
 A whole answer that says nothing has one message with an empty text. Log probabilities beside nothing go to the open
 text, or wait for the next; those of tokens that are no text have no place here. At most 64 of them, and 64 annotations,
@@ -74,7 +83,13 @@ from coterie.dialects.responses_items import (
     Seal,
     new_item_id,
 )
-from coterie.dialects.responses_values import response_annotations, response_logprobs, response_usage, tier_of
+from coterie.dialects.responses_values import (
+    response_annotations,
+    response_logprobs,
+    response_thoughts,
+    response_usage,
+    tier_of,
+)
 from coterie.errors import ApiError
 from coterie.errors.render import DONE
 from coterie.errors.render_responses import error_event as error_fields
@@ -128,6 +143,7 @@ class ResponseStream:
         self._status = "queued" if queued else "in_progress"
         self._begun = self._started = self._ended = False
         self._finish = ""
+        self._usage_so_far: dict[str, Any] | None = None
         self._changed: dict[str, Any] = {}
         """Fields of the response that are no longer those of the head."""
         self._out: list[bytes] = []
@@ -138,6 +154,8 @@ class ResponseStream:
         self._text: Piece | None = None
         """The speaker's last part, where it is text."""
         self._calls: list[OutputItem] = []
+        self._thinks_plainly = False
+        """Whether reasoning came in a field of its own."""
         self._waiting_logprobs: list[dict[str, Any]] = []
         self._waiting_annotations: list[dict[str, Any]] = []
 
@@ -148,8 +166,11 @@ class ResponseStream:
 
     @property
     def usage(self) -> dict[str, Any] | None:
-        """The usage as the Responses API has it; ``None`` before it came, and where the provider does not count."""
-        return response_usage(self._choices.usage)
+        """The usage as the Responses API has it; ``None`` before it came, and where the provider does not count.
+
+        That of an answer which broke off is known as far as the provider had counted.
+        """
+        return response_usage(self._choices.usage or (self._usage_so_far if self._ended else None))
 
     @property
     def chat_usage(self) -> dict[str, Any]:
@@ -186,8 +207,9 @@ class ResponseStream:
         """The events for ``chunk``. Raises ``ApiError``."""
         if self._ended:
             return []
-        if "extra" in chunk or "service_tier" in chunk:
+        if len(chunk) > 1:
             self._changed |= tier_of(chunk)
+            self._usage_so_far = chunk.get("usage_so_far") or self._usage_so_far
         said = self._choices.admit(chunk)
         if self._text is not None and len(said) == 1 and _is_text_alone(said[0]):
             return [self._writer.write_delta(self._text, said[0]["delta"]["content"])]
@@ -200,6 +222,7 @@ class ResponseStream:
         if self._ended:
             return []
         self._choices.check_whole()
+        self._usage_so_far = None
         if not self._output and not self._silent:
             self._piece("message", "output_text")
         reason = _INCOMPLETE.get(self._finish)
@@ -211,7 +234,7 @@ class ResponseStream:
         """The events that end an answer which failed."""
         if self._ended:
             return []
-        if error.code == _POLICY:
+        if error.code == _POLICY and self._output:
             return self._finish_as("incomplete", "incomplete", incomplete_details={"reason": "content_filter"})
         told = [("error", error_fields(error, request_id))] if self._error_event else []
         return self._finish_as("failed", "failed", told, error=response_error(error, request_id))
@@ -260,7 +283,11 @@ class ResponseStream:
         delta = choice["delta"]
         thought = next((delta[name] for name in _REASONING if isinstance(delta.get(name), str)), None)
         if thought:
+            self._thinks_plainly = True
             self._add("reasoning", "reasoning_text", thought)
+        elif "reasoning_details" in delta and not self._thinks_plainly:
+            for kind, text in response_thoughts(delta["reasoning_details"]):
+                self._add("reasoning", kind, text)
         self._say_text(delta, choice["logprobs"])
         if "refusal" in delta:
             self._add("message", "refusal", delta["refusal"])
@@ -312,8 +339,6 @@ class ResponseStream:
         function = fragment["function"]
         if fragment["index"] == len(self._calls):
             head = {"call_id": fragment["id"], "name": function["name"]}
-            if self._calls:
-                self._calls[-1].is_finished = True
             item = OutputItem("function_call", new_item_id("function_call"), len(self._output), **head)
             self._calls.append(self._begin_item(item))
             item.add_piece("arguments")

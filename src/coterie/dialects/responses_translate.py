@@ -5,8 +5,11 @@ What it promises:
 * Items become messages in their order, with one exception: the output of a call stands right after the call's message,
   as chat requires, wherever it came. Calls that follow one another, and the message or the reasoning before them, are
   one assistant message.
+* A tool's message in chat is text. What outputs show besides (images, files) follows the outputs of that assistant
+  message, in one message of the user.
 * Every call has its output and every output its call, or the request is refused in OpenAI's words. The exception is a
-  call of an earlier answer that was broken off: it was never made, and is left out.
+  call that was broken off and has no output: it was never made, and is left out. Ids and names that chat does not take
+  are replaced (:mod:`coterie.dialects.responses_calls`).
 * Reasoning is given back as ``reasoning_content`` of the message that it led to, never as text of a message: that of
   the current turn (after the last user message), or of all turns where ``reasoning.context`` says so. What is sealed
   must be ours; where nothing is sealed, the visible text is taken as it is, the reasoning's own before its summary.
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from coterie.dialects.responses import ParsedResponse
+from coterie.dialects.responses_calls import ChatIds, chat_name, is_broken_off, pairs
 from coterie.dialects.responses_input import Item
 from coterie.dialects.responses_models import AllowedTools, FunctionTool, ResponsesRequest, SchemaFormat
 from coterie.dialects.responses_relate import Source, relate
@@ -32,6 +36,9 @@ from coterie.errors import ApiError
 Unseal = Callable[[str], str | None]
 
 _SUMMARY_FOLLOWS: Final = "Summary of the conversation so far, whose messages are no longer shown:\n\n"
+
+_SHOWN_NEXT: Final = "(see the next message of the user)"
+"""The text of a tool's message whose output has none."""
 
 _SAME_NAME: Final = (
     "temperature", "top_p", "presence_penalty", "frequency_penalty", "user", "safety_identifier", "prompt_cache_key",
@@ -77,12 +84,13 @@ def translate(
     if kept is not None:
         identities = {id(item) for item in kept}
         entries = [entry for entry in entries if id(entry.item) in identities]
-    messages = _Messages(unseal, _reasoned_from(parsed.request, entries))
+    calls = pairs([entry.item for entry in entries])
+    messages = _Messages(unseal, _reasoned_from(parsed.request, entries), calls)
     if parsed.request.instructions:
         messages.add({"role": "system", "content": parsed.request.instructions}, Source("instructions"))
     for index, entry in enumerate(entries):
         messages.item(index, entry)
-    messages.close()
+    messages.check()
     lines = [line for group in messages.groups for line in group.lines()]
     if not lines:
         raise ApiError("missing_required_parameter", param="input")
@@ -104,19 +112,33 @@ class _Entry:
 
 
 _Line = tuple[dict[str, Any], Source]
+_Part = tuple[Mapping[str, Any], Source]
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """A message with the sources of its calls, and behind it their outputs."""
+    """A message with the sources of its calls, and behind it their outputs: texts, and then the parts they show."""
 
     message: dict[str, Any]
     source: Source
     calls: list[Source] = field(default_factory=list)
     outputs: list[_Line] = field(default_factory=list)
+    shown: list[_Part] = field(default_factory=list)
+    ids: ChatIds = field(default_factory=ChatIds)
 
     def lines(self) -> list[_Line]:
-        return [(self.message, replace(self.source, calls=tuple(self.calls))), *self.outputs]
+        lines = [(self.message, replace(self.source, calls=tuple(self.calls))), *self.outputs]
+        if self.shown:
+            content = [_PARTS[part["type"]](part) for part, _ in self.shown]
+            source = Source(self.shown[0][1].place)
+            lines.append(({"role": "user", "content": content}, _of_parts(source, self.shown)))
+        return lines
+
+
+def _of_parts(source: Source, parts: Sequence[_Part]) -> Source:
+    """``source`` of a message that is made of ``parts``."""
+    kinds, inner = tuple(part["type"] for part, _ in parts), tuple(inner for _, inner in parts)
+    return replace(source, kinds=kinds, parts=inner)
 
 
 def _entries(parsed: ParsedResponse, history: Sequence[Item], found: Mapping[str, Item]) -> list[_Entry]:
@@ -154,9 +176,9 @@ def _reasoned_from(request: ResponsesRequest, entries: Sequence[_Entry]) -> int:
 
 
 class _Messages:
-    """Makes messages of items, one after the other; ``groups`` are whole after :meth:`close`."""
+    """Makes messages of items, one after the other. ``calls``: for the place of each output, that of its call."""
 
-    def __init__(self, unseal: Unseal, reasoned_from: int) -> None:
+    def __init__(self, unseal: Unseal, reasoned_from: int, calls: Mapping[int, int]) -> None:
         self.groups: list[_Group] = []
         self._unseal = unseal
         self._reasoned_from = reasoned_from
@@ -164,19 +186,25 @@ class _Messages:
         """The assistant message that a call, coming next, would be part of."""
         self._thoughts: list[str] = []
         """Reasoning that belongs to what comes next."""
-        self._open: dict[str, tuple[_Group, _Entry]] = {}
-        """Calls without an output so far, by their ids."""
+        self._call_of = calls
+        self._answered = frozenset(calls.values())
+        self._made: dict[int, tuple[_Group, str]] = {}
+        """Calls by their places: where they are, and their ids there."""
+        self._unanswered: str | None = None
+        """The id of the first call without an output."""
 
     def item(self, index: int, entry: _Entry) -> None:
-        """Take the next item. Raises ``ApiError``."""
+        """Take the next item, whose place is ``index``. Raises ``ApiError``."""
         kind = entry.item.get("type")
         if kind == "reasoning":
             self._reasoning(entry, wanted=index >= self._reasoned_from)
             return
+        if kind == "function_call" and index not in self._answered and is_broken_off(entry.item):
+            return
         add = self._BY_KIND.get(kind) if isinstance(kind, str) else None
         if add is None:
             raise ApiError("unsupported_value", param=entry.source.below(".type"), value=f"'{kind}'")
-        add(self, entry)
+        add(self, index, entry)
         if kind != "function_call" and entry.item.get("role") != "assistant":
             self._caller = None
         self._thoughts = []
@@ -187,23 +215,13 @@ class _Messages:
         self.groups.append(group)
         return group
 
-    def close(self) -> None:
-        """Refuse calls without an output; leave out those of an earlier answer that was broken off."""
-        for name, (group, entry) in self._open.items():
-            if not (entry.stored and entry.item.get("status") == "incomplete"):
-                raise ApiError("invalid_value", param="input", reason=f"No tool output found for function call {name}")
-            self._forget(group, name)
+    def check(self) -> None:
+        """Refuse calls without an output."""
+        if self._unanswered is not None:
+            reason = f"No tool output found for function call {self._unanswered}"
+            raise ApiError("invalid_value", param="input", reason=reason)
 
-    def _forget(self, group: _Group, name: str) -> None:
-        calls = group.message["tool_calls"]
-        place = next(i for i, call in enumerate(calls) if call["id"] == name)
-        del calls[place], group.calls[place]
-        if not calls:
-            del group.message["tool_calls"]
-            if group.message["content"] is None:
-                self.groups = [other for other in self.groups if other is not group]
-
-    def _message(self, entry: _Entry) -> None:
+    def _message(self, index: int, entry: _Entry) -> None:
         role, parts = entry.item["role"], entry.item["content"]
         source = replace(entry.source, kinds=tuple(part["type"] for part in parts))
         group = self.add({"role": role, "content": _content(parts)}, source)
@@ -211,33 +229,29 @@ class _Messages:
             self._think(group)
             self._caller = group
 
-    def _call(self, entry: _Entry) -> None:
-        item = entry.item
-        name = item["call_id"]
-        if name in self._open:
-            reason = f"'{name}' is the id of another call whose output has not come yet"
-            raise ApiError("invalid_value", param=entry.source.below(".call_id"), reason=reason)
-        group = self._caller
+    def _call(self, index: int, entry: _Entry) -> None:
+        item, group = entry.item, self._caller
         if group is None:
             group = self._caller = self.add({"role": "assistant", "content": None}, entry.source)
         self._think(group)
-        function = {"name": item["name"], "arguments": item["arguments"]}
+        name = group.ids.take(item["call_id"])
+        function = {"name": chat_name(item["name"]), "arguments": item["arguments"]}
         group.message.setdefault("tool_calls", []).append({"id": name, "type": "function", "function": function})
         group.calls.append(entry.source)
-        self._open[name] = (group, entry)
+        self._made[index] = (group, name)
+        if index not in self._answered and self._unanswered is None:
+            self._unanswered = item["call_id"]
 
-    def _output(self, entry: _Entry) -> None:
-        name, output = entry.item["call_id"], entry.item["output"]
-        if name not in self._open:
-            reason = f"No tool call found for function call output with call_id {name}"
+    def _output(self, index: int, entry: _Entry) -> None:
+        if index not in self._call_of:
+            reason = f"No tool call found for function call output with call_id {entry.item['call_id']}"
             raise ApiError("invalid_value", param=entry.source.below(".call_id"), reason=reason)
-        group, _ = self._open.pop(name)
-        parts = [] if isinstance(output, str) else output
-        source = replace(entry.source, field="output", kinds=tuple(part["type"] for part in parts))
-        content = output if isinstance(output, str) else _content(output)
+        group, name = self._made[self._call_of[index]]
+        content, source, shown = _result(entry)
         group.outputs.append(({"role": "tool", "tool_call_id": name, "content": content}, source))
+        group.shown += shown
 
-    def _compaction(self, entry: _Entry) -> None:
+    def _compaction(self, index: int, entry: _Entry) -> None:
         summary = self._opened(entry)
         self.add({"role": "developer", "content": f"{_SUMMARY_FOLLOWS}{summary}"}, replace(entry.source, inside=False))
 
@@ -265,7 +279,7 @@ class _Messages:
             raise ApiError("invalid_value", param=entry.source.below(".encrypted_content"), reason=reason)
         return text
 
-    _BY_KIND: Final[Mapping[str, Callable[[_Messages, _Entry], None]]] = {
+    _BY_KIND: Final[Mapping[str, Callable[[_Messages, int, _Entry], None]]] = {
         "message": _message,
         "function_call": _call,
         "function_call_output": _output,
@@ -274,6 +288,18 @@ class _Messages:
 
 
 # Parts
+
+
+def _result(entry: _Entry) -> tuple[str | list[dict[str, Any]], Source, list[_Part]]:
+    """An output's text, where it comes from, and the parts that are no text."""
+    output, source = entry.item["output"], replace(entry.source, field="output")
+    if isinstance(output, str):
+        return output, source, []
+    parts = [(part, replace(entry.source, place=source.below(f".output[{j}]"))) for j, part in enumerate(output)]
+    texts = [(part, inner) for part, inner in parts if part["type"] == "input_text"]
+    shown = [(part, inner) for part, inner in parts if part["type"] != "input_text"]
+    content = _content([part for part, _ in texts]) if texts or not shown else _SHOWN_NEXT
+    return content, _of_parts(source, texts), shown
 
 
 def _content(parts: Sequence[Mapping[str, Any]]) -> str | list[dict[str, Any]]:

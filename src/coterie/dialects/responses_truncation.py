@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from coterie.dialects.responses_calls import pairs
 from coterie.dialects.responses_input import Item
 
 IMAGE_CHARS: Final = 4_000
@@ -124,14 +125,10 @@ def _is_users(item: Item) -> bool:
 def _joined(items: Sequence[Item], places: Sequence[_Place]) -> dict[_Place, _Place]:
     """Places that go with later ones, because a call stands in the one and its output in the other."""
     joined: dict[_Place, _Place] = {}
-    calls: dict[str, int] = {}
-    for i, item in enumerate(items):
-        if item.get("type") == "function_call":
-            calls[item["call_id"]] = i
-        elif item.get("type") == "function_call_output" and item["call_id"] in calls:
-            one, other = sorted(_end(joined, places[j]) for j in (calls.pop(item["call_id"]), i))
-            if one != other:
-                joined[one] = other
+    for output, call in pairs(items).items():
+        one, other = sorted(_end(joined, places[i]) for i in (call, output))
+        if one != other:
+            joined[one] = other
     return joined
 
 

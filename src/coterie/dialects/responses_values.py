@@ -6,6 +6,7 @@ whatever else a provider got wrong is left out, because it stands beside an answ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, TypeGuard
 
 from coterie.wire.lingua import Chunk
@@ -14,6 +15,11 @@ _MOST_COUNTED: Final = 2**53
 """More than this cannot be written as JSON that everybody reads."""
 _LONGEST_TIER: Final = 64
 """Characters of a service tier, of which there are few."""
+_THOUGHTS: Final[Mapping[str, tuple[str, str]]] = {
+    "reasoning.summary": ("summary_text", "summary"),
+    "reasoning.text": ("reasoning_text", "text"),
+}
+"""Kinds of ``reasoning_details`` that can be read: the kind of part they are here, and the field with their text."""
 
 
 def response_usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -49,6 +55,13 @@ def response_annotations(annotations: Any) -> list[dict[str, Any]]:
     return [citation for citation in found if citation is not None]
 
 
+def response_thoughts(details: Any) -> list[tuple[str, str]]:
+    """``reasoning_details`` of a chat delta: the kind of part and the text of each thought that can be read."""
+    entries = details if isinstance(details, list) else []
+    found = (_thought(entry) for entry in entries)
+    return [thought for thought in found if thought is not None]
+
+
 def tier_of(chunk: Chunk) -> dict[str, str]:
     """``service_tier`` of a chunk, where it has one."""
     extra = chunk.get("extra")
@@ -69,6 +82,16 @@ def _logprob(entry: dict[str, Any]) -> dict[str, Any]:
     token, sent = entry["token"], entry.get("bytes")
     is_good = isinstance(sent, list) and all(type(byte) is int and 0 <= byte <= 255 for byte in sent)
     return {"token": token, "logprob": entry["logprob"], "bytes": sent if is_good else list(token.encode())}
+
+
+def _thought(entry: Any) -> tuple[str, str] | None:
+    kind = entry.get("type") if isinstance(entry, dict) else None
+    known = _THOUGHTS.get(kind) if isinstance(kind, str) else None
+    if known is None:
+        return None
+    part, name = known
+    text = entry.get(name)
+    return (part, text) if text and _is_text(text) else None
 
 
 def _citation(entry: Any) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ object with more members than its model has fields is refused before they are lo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -103,6 +103,17 @@ def at_most(members: int) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def _flag(value: Any) -> Any:
+    # Literals compare by value, to which 0 is false.
+    if not isinstance(value, bool):
+        raise PydanticKnownError("bool_type")
+    return value
+
+
+Off = Annotated[Literal[False], BeforeValidator(_flag)]
+"""A flag of which only ``false`` can be honoured."""
 
 
 class _Context(dict[str, str | int | float]):
@@ -219,9 +230,15 @@ def _by_type(param: str, context: Mapping[str, Any], value: Any) -> ApiError:
 
 
 def _literal(param: str, context: Mapping[str, Any], value: Any) -> ApiError:
+    if isinstance(value, bool) and context["expected"] in _FLAGS:
+        return ApiError("unsupported_value", param=param, value=str(value).lower())
     if not isinstance(value, str):
         return ApiError("invalid_type", param=param, expected="a string", actual=json_type(value))
     return supported(param, value, context["expected"])
+
+
+_FLAGS: Final = frozenset({"True", "False"})
+"""What pydantic expects where a model takes only one of the two; its texts stand in quotation marks."""
 
 
 def supported(param: str, value: str, values: str) -> ApiError:

@@ -30,7 +30,8 @@ What goes out of a continued answer is one stream: what the second provider repe
 is that of one answer: the prompt's tokens once, the completion's of every part, and nothing that only one part knows
 (of cached tokens, say). Where a part was cut before its provider counted, the usage that came with its choices says how
 many tokens it had (:mod:`coterie.wire.lingua` does not know such usage, so it goes no further), else its pieces are
-counted as tokens, which is what most providers send.
+counted as tokens, which is what most providers send. ``usage_so_far``, which a chunk may have as well
+(:mod:`coterie.providers.foreign_stream`), goes out as that of one answer too.
 
 A message that ends in white space is often trimmed by a chat template. So the text is handed over without it, and the
 same white space is taken away from the beginning of what comes back. Text that is only white space is not handed over.
@@ -118,6 +119,8 @@ class AnswerSoFar:
         if self._followed:
             for choice in chunk["choices"]:
                 chunk = self._noted(chunk, choice)
+        if self.parts > 1 and "usage_so_far" in chunk:
+            chunk = {**chunk, "usage_so_far": self._whole_usage(chunk["usage_so_far"])}
         usage = chunk.get("usage")
         if usage and chunk["choices"]:
             self._count(usage["completion_tokens"])

@@ -111,6 +111,9 @@ class ForeignStream:
 
     ``continuous_usage``: usage beside choices says how many tokens came up to there, and stays beside them, for
     :mod:`coterie.dispatch.answer_so_far` alone.
+
+    Whatever usage comes before the answer is whole stands in its chunk as ``usage_so_far``, for whoever tells what an
+    answer took that broke off: :mod:`coterie.dialects.responses_stream`. It may be the only thing that a chunk has.
     """
 
     def __init__(self, generation: Generation, *, continuous_usage: bool = False) -> None:
@@ -169,8 +172,9 @@ class ForeignStream:
             payload = self._checked(payload)
             usage = self._noted_usage(payload)
             said = self._said_in(payload.get("choices"))
-            if usage and said and self._continuous_usage:
-                return {**self._chunk(said, payload), "usage": usage}
+            if usage and (said or not self._choices.finished):
+                beside = {"usage": usage} if said and self._continuous_usage else {}
+                return {**self._chunk(said, payload), **beside, "usage_so_far": usage}
         return self._chunk(said, payload) if said or not _CHUNK_FIELDS.issuperset(payload) else None
 
     def _chunk(self, said: list[dict[str, Any]], payload: dict[str, Any]) -> Chunk:

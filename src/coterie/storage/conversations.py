@@ -13,16 +13,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final, Literal
 
 from coterie.errors import ApiError
 from coterie.storage.database import Database, NotAppliedError, Row, Step
 from coterie.storage.queries import queries
-from coterie.storage.rows import Item, as_text, from_text, key
+from coterie.storage.rows import MOST_HISTORY_BYTES, Item, as_text, decoded, from_text, item_values, key
 from coterie.wire.ids import new_id
 
 MAX_PAGE_ITEMS: Final = 100
 """Items that a page has at most."""
+MAX_PAGE_BYTES: Final = 8 * 1024 * 1024
+"""A page has no more bytes than that, if it has more than one item."""
 
 _BEFORE_ALL: Final = -1
 _AFTER_ALL: Final = 2**62
@@ -89,6 +92,7 @@ class ConversationStore:
     ) -> tuple[list[Item], bool]:
         """Up to ``limit`` items that follow the item ``after`` in ``order``, and whether there are more.
 
+        There are fewer, but one at least, where so many would have more than :data:`MAX_PAGE_BYTES`.
         Raises ``invalid_value`` where ``after`` is not an item of the conversation, and ``ValueError`` for a page of
         more than :data:`MAX_PAGE_ITEMS`.
         """
@@ -98,16 +102,25 @@ class ConversationStore:
         start = _BEFORE_ALL if order == "asc" else _AFTER_ALL
         if after is not None:
             start = await self._position(conversation, after)
-        items = await self._items(conversation, order, start, limit + 1)
-        return items[:limit], len(items) > limit
+        rows = await self._db.fetch(_SQL[f"sizes_{order}"], conversation.id, start, limit + 1)
+        count = _on_a_page([row["size"] for row in rows[:limit]])
+        return await self._items(conversation, order, start, count), len(rows) > count
 
-    async def history(self, owner: str, conversation_id: str, limit: int) -> list[Item]:
-        """Every item, the oldest first; raises ``invalid_value`` where there are more than ``limit``."""
+    async def history(
+        self, owner: str, conversation_id: str, limit: int, most_bytes: int = MOST_HISTORY_BYTES
+    ) -> list[Item]:
+        """Every item, the oldest first.
+
+        Raises ``invalid_value`` where there are more than ``limit``, or they have more than ``most_bytes`` bytes of
+        JSON; they are not read then.
+        """
         conversation = await self.get(owner, conversation_id)
-        items = await self._items(conversation, "asc", _BEFORE_ALL, limit + 1)
-        if len(items) > limit:
+        total = await self._db.fetch_one(_SQL["total"], conversation.id)
+        if total is not None and total["items"] > limit:
             raise ApiError("invalid_value", param="conversation", reason=f"it holds more than {limit} items")
-        return items
+        if total is not None and total["size"] > most_bytes:
+            raise ApiError("invalid_value", param="conversation", reason=f"it is longer than {most_bytes} bytes")
+        return await self._items(conversation, "asc", _BEFORE_ALL, limit)
 
     async def item(self, owner: str, conversation_id: str, item_id: str) -> Item:
         """One item."""
@@ -115,7 +128,7 @@ class ConversationStore:
         if row is None:
             await self.get(owner, conversation_id)
             raise ApiError("item_not_found", id=item_id)
-        item: Item = from_text(row["item"])
+        item: Item = await decoded(len(row["item"]), lambda: from_text(row["item"]))
         return item
 
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> Conversation:
@@ -152,7 +165,7 @@ class ConversationStore:
 
     async def _items(self, conversation: Conversation, order: str, start: int, count: int) -> list[Item]:
         rows = await self._db.fetch(_SQL[f"page_{order}"], conversation.id, start, count)
-        return [from_text(row["item"]) for row in rows]
+        return await decoded(sum(len(row["item"]) for row in rows), lambda: [from_text(row["item"]) for row in rows])
 
     async def _position(self, conversation: Conversation, item_id: str) -> int:
         row = await self._db.fetch_one(_SQL["get_item"], conversation.id, conversation.owner, key(item_id))
@@ -173,11 +186,17 @@ class ConversationStore:
 
 def _append(conversation_id: str, owner: str, items: Sequence[Item]) -> list[Step]:
     count = len(items)
-    rows = [(conversation_id, count, place, key(item["id"]), as_text(item)) for place, item in enumerate(items)]
+    rows = [(conversation_id, count, place, *item_values(item)) for place, item in enumerate(items)]
     return [
         Step(_SQL["make_room"], [(conversation_id, owner, count)], needed=True),
         Step(_SQL["append_item"], rows, needed=True),
     ]
+
+
+def _on_a_page(sizes: Sequence[int]) -> int:
+    """How many of items of these sizes are on a page."""
+    fitting = sum(1 for total in accumulate(sizes) if total <= MAX_PAGE_BYTES)
+    return max(fitting, min(1, len(sizes)))
 
 
 def _conversation(row: Row) -> Conversation:

@@ -6,9 +6,9 @@ What it promises:
   understands stands in that database's module.
 * A statement, a batch or a transaction whose ``await`` was cancelled has happened whole or not at all, and the
   database can be used on.
-* Every statement has a time limit (:data:`STATEMENT_TIMEOUT_S`), and so has the wait for a connection, or for a
-  transaction of somebody else to end. What fails or takes longer is the failure ``storage_failed``; what the database
-  said goes into its ``detail``, for the log.
+* Every statement has a time limit (:data:`STATEMENT_TIMEOUT_S`), and so has the wait for a connection, for a place in
+  a queue, or for a transaction of somebody else to end. What fails or takes longer is the failure ``storage_failed``;
+  what the database said goes into its ``detail``, for the log.
 * What keeps a database from being opened is a :class:`StorageError`: a sentence for the operator, without a password.
 """
 
@@ -81,6 +81,8 @@ class Statements(Protocol):
 class Database(Statements, Protocol):
     """A database, open. Its methods may be called by any number of tasks of one event loop."""
 
+    time_query: str
+    """A query for the Unix time, in whole seconds, by the database's clock."""
     migration_lock: str
     """A query that keeps other programs from migrating the database until the transaction ends."""
 
@@ -100,7 +102,14 @@ class Database(Statements, Protocol):
         ...
 
     async def forget(self) -> None:
-        """Take what was deleted off the disk too, where the database keeps it in a log of its own."""
+        """Take what was deleted off the disk too, where the database keeps it in a log of its own.
+
+        Where that cannot be done now it is owed, and :meth:`tend` tries again.
+        """
+        ...
+
+    async def tend(self) -> None:
+        """Do what is owed; to be called from time to time."""
         ...
 
     async def close(self) -> None:

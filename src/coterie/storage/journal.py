@@ -5,7 +5,8 @@ What it promises:
 * What :meth:`JournalFile.write` was given is with the operating system when it returns: it survives the process, not a
   loss of power.
 * One file for each response that runs, readable by its owner alone, gone when the stream's end is stored.
-* :meth:`Journal.left` gives whole events only: the last write may have been cut.
+* :meth:`Journal.left` and :meth:`Journal.read` give whole events only: the last write may have been cut.
+* What else lies in the folder is left alone.
 """
 
 from __future__ import annotations
@@ -43,9 +44,25 @@ class Journal:
         Raises :class:`StorageError` where one cannot be read.
         """
         try:
-            return {path.name.removesuffix(_SUFFIX): _whole_events(path.read_bytes()) for path in self._paths()}
+            return {response_id: _whole_events(self._path(response_id).read_bytes()) for response_id in self.ids()}
         except OSError as error:
             raise StorageError(f"A file in {self._folder} cannot be read: {error.strerror}.") from None
+
+    def ids(self) -> list[str]:
+        """The responses that have a journal. Raises :class:`StorageError` where the folder cannot be read."""
+        try:
+            paths = [path for path in self._folder.iterdir() if path.name.endswith(_SUFFIX) and path.is_file()]
+        except OSError as error:
+            raise StorageError(f"The folder {self._folder} cannot be read: {error.strerror}.") from None
+        names = (path.name.removesuffix(_SUFFIX) for path in paths)
+        return sorted(name for name in names if _RESPONSE_ID.fullmatch(name))
+
+    def read(self, response_id: str) -> bytes:
+        """The whole events in the journal of a response; none where there is no journal, or it cannot be read."""
+        try:
+            return _whole_events(self._path(response_id).read_bytes())
+        except OSError:
+            return b""
 
     def remove(self, response_id: str) -> None:
         """Delete the journal of a response, where there is one."""
@@ -55,9 +72,6 @@ class Journal:
         if not _RESPONSE_ID.fullmatch(response_id):
             raise ValueError(f"not the id of a response: {response_id[:100]!r}")
         return self._folder / f"{response_id}{_SUFFIX}"
-
-    def _paths(self) -> list[Path]:
-        return sorted(path for path in self._folder.iterdir() if path.name.endswith(_SUFFIX))
 
 
 class JournalFile:
@@ -79,10 +93,14 @@ class JournalFile:
         except OSError as error:
             raise _failed(error) from None
 
-    def read(self, offset: int) -> bytes:
-        """What was written, from byte ``offset`` on; also where the file was forgotten. Raises as :meth:`write`."""
+    def read(self, offset: int, most: int | None = None) -> bytes:
+        """What was written, from byte ``offset`` on, ``most`` bytes of it; also where the file was forgotten.
+
+        Raises as :meth:`write`.
+        """
         try:
-            return os.pread(self._descriptor, os.fstat(self._descriptor).st_size - offset, offset)
+            left = max(0, os.fstat(self._descriptor).st_size - offset)
+            return os.pread(self._descriptor, left if most is None else min(most, left), offset)
         except OSError as error:
             raise _failed(error) from None
 

@@ -40,6 +40,7 @@ _MIGRATION_KEY: Final = 0x636F7465726965
 class PostgresDatabase:
     """A database of a PostgreSQL server, open. Made by :func:`open_postgres`."""
 
+    time_query = "SELECT CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)"
     migration_lock = f"SELECT pg_advisory_xact_lock({_MIGRATION_KEY})"
 
     def __init__(self, pool: Any) -> None:
@@ -75,6 +76,9 @@ class PostgresDatabase:
 
     async def forget(self) -> None:
         """Nothing: when deleted rows leave the server's disk is its own business (``VACUUM``)."""
+
+    async def tend(self) -> None:
+        """Nothing: nothing is owed."""
 
     async def close(self) -> None:
         """Let the statements under way finish, and close every connection."""

@@ -7,22 +7,33 @@ Rules:
 * To finish a response, to add its items to its conversation and to give the conversation free is one step: all of it
   has happened, or nothing.
 * What belongs to another owner, has expired or was deleted does not exist.
-* Deleting takes the response, its input, its events and the traces of its items. What a conversation holds is the
-  conversation's.
+* What a chain of responses holds is counted before it is read, and refused where it is too much.
+* Deleting takes the response, the lock that it holds, its input, its events and the traces of its items. What a
+  conversation holds is the conversation's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from coterie.errors import ApiError
 from coterie.storage.database import Args, Database, NotAppliedError, Row, Step
 from coterie.storage.queries import queries, with_list
-from coterie.storage.rows import Item, as_text, from_text, key, pack, unpack
+from coterie.storage.rows import (
+    MOST_HISTORY_BYTES,
+    Item,
+    as_text,
+    decoded,
+    from_text,
+    item_values,
+    key,
+    pack,
+    size_of,
+    unpack,
+)
 
 UNFINISHED: Final = frozenset({"queued", "in_progress"})
 """The states that a response leaves again."""
@@ -31,12 +42,8 @@ _PURGED_AT_ONCE: Final = 200
 """Responses that one statement deletes at most, so that others get their turn in between."""
 _LIST_LENGTH: Final = 500
 """Ids that one query asks for at most."""
-_READ_INLINE_BYTES: Final = 64 * 1024
-"""What is longer is decoded off the event loop."""
 _PREVIOUS: Final = "previous_response_id"
 _SQL: Final = queries("responses")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +117,38 @@ class ResponseStore:
 
     async def delete(self, owner: str, response_id: str) -> bool:
         """Delete a response, from the disk too; ``False`` where there is none."""
-        deleted = await self._db.execute(_SQL["delete"], key(response_id), owner, self._now_s())
-        if deleted:
-            await self._db.forget()
-        return deleted > 0
+        stored_id, now_s = key(response_id), self._now_s()
+        steps = [
+            Step(_SQL["delete"], [(stored_id, owner, now_s)], needed=True),
+            Step(_SQL["unlock"], [(stored_id,)]),
+        ]
+        try:
+            await self._db.apply(lambda: steps)
+        except NotAppliedError:
+            return False
+        await self._db.forget()
+        return True
 
-    async def history(self, owner: str, response_id: str, limit: int) -> list[StoredResponse]:
+    async def history(
+        self, owner: str, response_id: str, limit: int, most_bytes: int = MOST_HISTORY_BYTES
+    ) -> list[StoredResponse]:
         """The chain of responses that ends with ``response_id``, oldest first, without their events.
 
         Raises ``previous_response_not_found`` where a link is missing, ``previous_response_not_finished`` where one
-        is queued or in progress, and ``invalid_value`` where the chain has more than ``limit`` links.
+        is queued or in progress, and ``invalid_value`` where the chain has more than ``limit`` links or, with what was
+        asked, more than ``most_bytes`` bytes of JSON.
         """
-        rows = await self._db.fetch(_SQL["history"], key(response_id), owner, self._now_s(), limit)
+        chain = (key(response_id), owner, self._now_s(), limit)
+        links = await self._db.fetch(_SQL["chain"], *chain)
+        for link in links:
+            _check_link(link, response_id)
+        if len(links) > limit:
+            raise _too_much(f"has more than {limit} responses")
+        if sum(link["size"] for link in links) > most_bytes:
+            raise _too_much(f"is longer than {most_bytes} bytes")
+        rows = await self._db.fetch(_SQL["history"], *chain)
         for row in rows:
-            _check_link(row, response_id)
-        if len(rows) > limit:
-            reason = f"the conversation it ends has more than {limit} responses"
-            raise ApiError("invalid_value", param=_PREVIOUS, reason=reason)
+            _check_link(row, response_id)  # one may have been deleted meanwhile
         return await _read(rows)
 
     async def items(self, owner: str, ids: Sequence[str]) -> dict[str, Item]:
@@ -143,14 +165,31 @@ class ResponseStore:
         """Every response that ``instance`` has not finished, whoever owns it, the oldest first."""
         return await _read(await self._db.fetch(_SQL["unfinished"], instance))
 
+    async def unfinished_ids(self, instance: str) -> list[str]:
+        """The ids of :meth:`unfinished`, to be read one at a time by :meth:`load`."""
+        return [row["id"] for row in await self._db.fetch(_SQL["unfinished_ids"], instance)]
+
+    async def load(self, response_id: str) -> StoredResponse | None:
+        """A response whoever owns it, expired or not; ``None`` where there is none."""
+        row = await self._db.fetch_one(_SQL["load"], key(response_id))
+        return None if row is None else (await _read([row]))[0]
+
     async def purge(self, now_s: float) -> int:
         """Delete what has expired, from the disk too; returns how many responses that were."""
         purged = 0
-        while (some := await self._db.execute(_SQL["purge"], int(now_s), _PURGED_AT_ONCE)) > 0:
+        while (some := await self._purge_some(int(now_s))) > 0:
             purged += some
         if purged:
             await self._db.forget()
         return purged
+
+    async def _purge_some(self, now_s: int) -> int:
+        async with self._db.transaction() as transaction:
+            ids = [row["id"] for row in await transaction.fetch(_SQL["expired"], now_s, _PURGED_AT_ONCE)]
+            if ids:  # in the order in which the end of a response takes them: neither waits for the other for ever
+                await transaction.execute(with_list(_SQL["purge"], ids, after=0), *ids)
+                await transaction.execute(with_list(_SQL["unlock_all"], ids, after=0), *ids)
+        return len(ids)
 
     async def _items_of_responses(self, owner: str, keys: list[str]) -> dict[str, Item]:
         places = await self._db.fetch(
@@ -166,13 +205,15 @@ class ResponseStore:
         if not response_ids:
             return {}
         rows = await self._db.fetch(with_list(_SQL["bodies"], response_ids, after=0), *response_ids)
-        return await _decoded(rows, lambda: {row["id"]: _items_by_key(row) for row in rows})
+        return await decoded(_length(rows), lambda: {row["id"]: _items_by_key(row) for row in rows})
 
     async def _items_of_conversations(self, owner: str, keys: list[str]) -> dict[str, Item]:
         if not keys:
             return {}
         rows = await self._db.fetch(with_list(_SQL["find_conversation_items"], keys, after=1), owner, *keys)
-        return {row["item_id"]: from_text(row["item"]) for row in rows}
+        return await decoded(
+            sum(len(row["item"]) for row in rows), lambda: {row["item_id"]: from_text(row["item"]) for row in rows}
+        )
 
     def _now_s(self) -> int:
         return int(self._clock())
@@ -180,13 +221,15 @@ class ResponseStore:
 
 def _create(stored: StoredResponse) -> list[Step]:
     events, packed = pack(stored.events)
+    response, asked = as_text(stored.response), as_text(stored.input)
     row: Args = (
         stored.id, stored.owner, stored.status, stored.created_at, stored.expires_at, int(stored.background),
         stored.model, stored.previous_response_id, stored.conversation_id, stored.instance,
-        as_text(stored.response), as_text(stored.input), events, packed,
+        response, asked, events, packed,
     )  # fmt: skip
     return [
         Step(_SQL["create"], [row]),
+        Step(_SQL["measure"], [(stored.id, size_of(response), size_of(asked))]),
         _index(stored.id, _output(stored.response), is_output=1),
         _index(stored.id, stored.input, is_output=0),
     ]
@@ -196,10 +239,12 @@ def _finish(
     response_id: str, status: str, response: dict[str, Any], events: bytes | None, appended: Sequence[Item]
 ) -> list[Step]:
     stored, packed = pack(events)
+    text = as_text(response)
     count = len(appended)
-    rows = [(response_id, count, place, key(item["id"]), as_text(item)) for place, item in enumerate(appended)]
+    rows = [(response_id, count, place, *item_values(item)) for place, item in enumerate(appended)]
     return [
-        Step(_SQL["finish"], [(response_id, status, as_text(response), stored, packed)], needed=True),
+        Step(_SQL["finish"], [(response_id, status, text, stored, packed)], needed=True),
+        Step(_SQL["measure_anew"], [(response_id, size_of(text))]),
         _index(response_id, _output(response), is_output=1),
         Step(_SQL["make_room"], [(response_id, count)] if appended else []),
         Step(_SQL["append_item"], rows),
@@ -213,6 +258,10 @@ def _index(response_id: str, items: Iterable[Item], *, is_output: int) -> Step:
 
 def _output(response: dict[str, Any]) -> list[Item]:
     return response.get("output") or []
+
+
+def _too_much(reason: str) -> ApiError:
+    return ApiError("invalid_value", param=_PREVIOUS, reason=f"the conversation it ends {reason}")
 
 
 def _check_link(row: Row, asked_for: str) -> None:
@@ -233,14 +282,11 @@ def _parts(ids: list[str]) -> Iterable[list[str]]:
 
 
 async def _read(rows: Sequence[Row]) -> list[StoredResponse]:
-    return await _decoded(rows, lambda: [_stored(row) for row in rows])
+    return await decoded(_length(rows), lambda: [_stored(row) for row in rows])
 
 
-async def _decoded(rows: Sequence[Row], decode: Callable[[], T]) -> T:
-    """What ``decode`` makes of ``rows``; off the event loop where that is much work."""
-    if sum(len(row["response"]) + len(row["input"]) for row in rows) <= _READ_INLINE_BYTES:
-        return decode()
-    return await asyncio.to_thread(decode)
+def _length(rows: Sequence[Row]) -> int:
+    return sum(len(row["response"]) + len(row["input"]) for row in rows)
 
 
 def _stored(row: Row) -> StoredResponse:

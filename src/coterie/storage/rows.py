@@ -1,13 +1,14 @@
-"""How values lie in the database, and come out again. Pure."""
+"""How values lie in the database, and come out again."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -16,6 +17,13 @@ Item = dict[str, Any]
 
 PACKED_FROM_BYTES: Final = 4 * 1024
 """Longer streams are stored compressed."""
+
+MOST_HISTORY_BYTES: Final = 32 * 1024 * 1024
+"""What the earlier turns of one request may be long, where nobody says otherwise."""
+READ_INLINE_BYTES: Final = 64 * 1024
+"""What is longer is decoded off the event loop."""
+
+T = TypeVar("T")
 
 _PLAIN_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -31,6 +39,22 @@ def as_text(value: Sequence[Item] | Mapping[str, Any]) -> str:
 def from_text(text: str) -> Any:
     """What :func:`as_text` wrote."""
     return orjson.loads(text)
+
+
+def size_of(text: str) -> int:
+    """How many bytes ``text`` is."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+async def decoded(length: int, decode: Callable[[], T]) -> T:
+    """What ``decode`` makes of values of about ``length`` bytes; off the event loop where that is much work."""
+    return decode() if length <= READ_INLINE_BYTES else await asyncio.to_thread(decode)
+
+
+def item_values(item: Item) -> tuple[str, str, int]:
+    """An item of a conversation as it is stored: its key, its text, and how many bytes that is."""
+    text = as_text(item)
+    return key(item["id"]), text, size_of(text)
 
 
 def key(stranger_id: str) -> str:

@@ -8,15 +8,19 @@ Rules:
   at once, for the queue keeps the order; a transaction keeps it until its end is queued. So nobody's statement ever
   gets in between another's, and a task that is cancelled need not wait: its ``ROLLBACK`` is in the queue before anybody
   else's job.
-* A job whose caller is gone before it began is not done. One that began is done whole.
+* A job whose caller is gone before it began is not done, nor one that has waited as long as a statement may take: its
+  caller is told that storage failed. One that began is done whole.
+* What is stored is made ready (packed) before the turn is taken: the thread that writes does nothing but write.
 * Other processes may use the file too: a writer begins with ``BEGIN IMMEDIATE`` and waits for its turn as long as a
   statement may take.
 * What is deleted is overwritten (``secure_delete``), in the log as soon as :meth:`SqliteDatabase.forget` was called.
+  Where somebody reads meanwhile the log cannot be emptied: it is owed then, and nobody waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sqlite3
@@ -29,6 +33,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
+from coterie.errors import ApiError
 from coterie.storage.database import (
     STATEMENT_TIMEOUT_S,
     Args,
@@ -40,6 +45,10 @@ from coterie.storage.database import (
     storage_failed,
 )
 
+_log = logging.getLogger(__name__)
+
+_EMPTYING_TIMEOUT_S: Final = 0.2
+"""How long emptying the log waits for who reads; all that write wait with it."""
 _LONGEST_LOG_BYTES: Final = 64 * 1024 * 1024
 _INSTRUCTIONS_BETWEEN_CHECKS: Final = 20_000
 """Of SQLite's machine: some tenths of a millisecond."""
@@ -63,12 +72,18 @@ _Job = Callable[[sqlite3.Connection], T]
 class SqliteDatabase:
     """A database file, open. Made by :func:`open_sqlite`."""
 
+    time_query = "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
     migration_lock = "SELECT 1"  # the transaction's own BEGIN IMMEDIATE is the lock
 
     def __init__(self, writer: _Worker, reader: _Worker) -> None:
         self._writer = writer
         self._reader = reader
         self._turn = asyncio.Lock()
+        self._emptying = asyncio.Lock()
+        self._next_emptying: asyncio.Task[None] | None = None
+        """Not begun: whoever wants the log emptied now is served by it."""
+        self._emptyings: set[asyncio.Task[None]] = set()
+        self._owes_emptying = False
 
     async def fetch(self, sql: str, *args: Any) -> Sequence[Row]:
         """Every row of a query that changes nothing."""
@@ -83,8 +98,9 @@ class SqliteDatabase:
         return await self._write(partial(_execute, sql, args))
 
     async def apply(self, prepare: Callable[[], Sequence[Step]]) -> None:
-        """Execute a batch in one transaction; one trip to the writing thread, which prepares it too."""
-        await self._write(partial(_apply, prepare))
+        """Execute a batch in one transaction; one trip to the writing thread."""
+        steps = await asyncio.to_thread(prepare)
+        await self._write(partial(_apply, steps))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Statements]:
@@ -99,13 +115,37 @@ class SqliteDatabase:
                 raise
 
     async def forget(self) -> None:
-        """Fold the log into the file, so that no deleted text is left in it."""
-        await self._write(_empty_log)
+        """Fold the log into the file, so that no deleted text is left in it; several calls at once are one.
+
+        Does not fail where that cannot be done now: it is owed, to the next call or :meth:`tend`.
+        """
+        self._writer.check_open()
+        if self._next_emptying is None:
+            self._next_emptying = asyncio.create_task(self._empty_log())
+            self._emptyings.add(self._next_emptying)
+            self._next_emptying.add_done_callback(self._emptyings.discard)
+        await asyncio.shield(self._next_emptying)
+
+    async def tend(self) -> None:
+        """Empty the log, where that is owed."""
+        if self._owes_emptying:
+            await self.forget()
 
     async def close(self) -> None:
-        """Finish what is queued and close the file."""
+        """Finish what is queued and close the file, which empties the log."""
         await self._reader.close()
         await self._writer.close()
+        if self._emptyings:
+            await asyncio.wait(self._emptyings)
+
+    async def _empty_log(self) -> None:
+        async with self._emptying:
+            self._next_emptying = None
+            self._owes_emptying = True
+            try:
+                self._owes_emptying = not await self._write(_empty_log)
+            except ApiError as error:
+                _log.warning("the log of the database was not emptied, which is tried again: %s", error.detail)
 
     async def _write(self, job: _Job[T]) -> T:
         async with self._turn_to_write():
@@ -146,7 +186,7 @@ class _Worker:
 
     def __init__(self, connection: sqlite3.Connection, name: str) -> None:
         self._connection = connection
-        self._queue: SimpleQueue[tuple[_Job[Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._deadline = 0.0
         self._closed = False
         connection.set_progress_handler(self._late, _INSTRUCTIONS_BETWEEN_CHECKS)
@@ -154,18 +194,28 @@ class _Worker:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: _Job[T]) -> asyncio.Future[T]:
-        """Queue ``job``. Its result, or the failure ``storage_failed``, comes by the future."""
+    def check_open(self) -> None:
+        """Raises ``storage_failed`` where it is closed."""
         if self._closed:
             raise storage_failed("the database is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put((job, future))
-        return future
+
+    def submit(self, job: _Job[T]) -> asyncio.Future[T]:
+        """Queue ``job``. Its result, or the failure ``storage_failed``, comes by the future."""
+        queued = self._put(job)
+        patience = queued.future.get_loop().call_later(STATEMENT_TIMEOUT_S, queued.give_up)
+        queued.future.add_done_callback(lambda _: patience.cancel())
+        return queued.future
 
     def submit_last(self, job: _Job[None]) -> None:
-        """Queue ``job``, whose outcome nobody waits for."""
+        """Queue ``job``, whose outcome nobody waits for, and which is done however long it waits."""
         if not self._closed:
-            self.submit(job).add_done_callback(_look_at_outcome)
+            self._put(job).future.add_done_callback(_look_at_outcome)
+
+    def _put(self, job: _Job[Any]) -> _Queued:
+        self.check_open()
+        queued = _Queued(job, asyncio.get_running_loop().create_future())
+        self._queue.put(queued)
+        return queued
 
     async def close(self) -> None:
         if not self._closed:
@@ -174,10 +224,9 @@ class _Worker:
         await asyncio.to_thread(self._thread.join)
 
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            job, future = item
-            if not future.cancelled():
-                self._do(job, future)
+        while (queued := self._queue.get()) is not None:
+            if queued.begin():
+                self._do(queued.job, queued.future)
         self._connection.close()
 
     def _do(self, job: _Job[Any], future: asyncio.Future[Any]) -> None:
@@ -195,6 +244,25 @@ class _Worker:
 
     def _late(self) -> bool:
         return time.monotonic() > self._deadline
+
+
+class _Queued:
+    """A job that waits for its thread. Either it begins, or it is given up."""
+
+    def __init__(self, job: _Job[Any], future: asyncio.Future[Any]) -> None:
+        self.job = job
+        self.future = future
+        self._decided = threading.Lock()
+        """Taken by who is first, and never given back."""
+
+    def begin(self) -> bool:
+        """Whether the job is to be done; called by the thread."""
+        return not self.future.cancelled() and self._decided.acquire(blocking=False)
+
+    def give_up(self) -> None:
+        """It has waited long enough; called by the loop."""
+        if not self.future.done() and self._decided.acquire(blocking=False):
+            self.future.set_exception(storage_failed("the database did not get to it in time"))
 
 
 def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
@@ -229,8 +297,7 @@ def _execute(sql: str, args: Args, connection: sqlite3.Connection) -> int:
     return max(0, connection.execute(_numbered(sql), args).rowcount)
 
 
-def _apply(prepare: Callable[[], Sequence[Step]], connection: sqlite3.Connection) -> None:
-    steps = prepare()
+def _apply(steps: Sequence[Step], connection: sqlite3.Connection) -> None:
     _begin(connection)
     try:
         for step in steps:
@@ -256,8 +323,15 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _empty_log(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    """Whether the log is empty now: it is not where somebody reads what stands in it."""
+    patience_ms: int = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+    connection.execute(f"PRAGMA busy_timeout = {int(_EMPTYING_TIMEOUT_S * 1000)}").fetchall()
+    try:
+        busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return busy == 0
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience_ms}").fetchall()
 
 
 @lru_cache(maxsize=512)

@@ -3,6 +3,9 @@
 The model itself writes down what the conversation has come to, and the note is sealed: a later request that carries it
 as a ``compaction`` item goes on from it. What users said stays beside it, word for word, for it is what nobody may get
 wrong; everything else (answers, calls and their outputs, reasoning) is in the note.
+
+A conversation that does not fit the model's context any more is what most needs a note: it is then made from what is
+left of it when its oldest exchanges are left out, as with ``truncation: auto``.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def asked_for_note(plan: Plan) -> Plan:
         "role": "user",
         "content": [{"type": "input_text", "text": _TASK}],
     }
-    parsed = dataclasses.replace(plan.parsed, input=(*plan.parsed.input, task), store=False)
+    parsed = dataclasses.replace(plan.parsed, input=(*plan.parsed.input, task), store=False, truncate=True)
     return dataclasses.replace(plan, parsed=parsed)
 
 

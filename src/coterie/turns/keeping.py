@@ -4,8 +4,10 @@ What it promises:
 
 * A thing of another owner does not exist, in the same words as one that never did.
 * :meth:`Keeping.recover`, called once before the first request, ends whatever an earlier process of this server left
-  behind: its responses are failed, with all the events that anybody was sent; its conversations are free.
+  behind: its responses are failed, with all the events that anybody was sent; its conversations are free. What cannot
+  be ended keeps nothing else from it. It does the same, without the events, for a server that does not come back.
 * A response that is deleted while it runs is stopped, and nothing of it stays.
+* A failure to store an end is no proof that it was not stored: what the database has decides what is told.
 * What the database did not take when it was time (the end of a response, the freedom of a conversation) is owed to it,
   and :meth:`Keeping.mend` tries again.
 """
@@ -13,23 +15,22 @@ What it promises:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from coterie.config import ResponsesSettings
 from coterie.dialects.responses import ENCRYPTED_REASONING
-from coterie.dialects.responses_fold import close, fold, whole_events
 from coterie.dialects.responses_stream import ResponseStream
 from coterie.errors import ApiError
-from coterie.errors.render_responses import response_error
 from coterie.storage.conversations import ConversationStore
 from coterie.storage.journal import Journal
 from coterie.storage.responses import ResponseStore, StoredResponse
+from coterie.storage.rows import as_text, from_text
 from coterie.turns.live import Live
+from coterie.turns.recovery import ended
 from coterie.turns.sealing import Sealer
 from coterie.turns.turn import Item, Plan, Turn
 from coterie.wire.ids import new_id
@@ -45,6 +46,12 @@ RUNNING: Final = frozenset({"queued", "in_progress"})
 
 _KEPT: Final = frozenset({"completed", "incomplete"})
 """``status`` of a response whose items its conversation gets."""
+
+_CONVERSATION_ITEMS: Final = 100_000
+"""Items of a conversation at most that a turn stands on."""
+
+_HISTORY_BYTES: Final = 32 * 1024 * 1024
+"""Bytes at most of what a turn stands on."""
 
 
 class Keeping:
@@ -93,16 +100,18 @@ class Keeping:
             raise
 
     async def _earlier(self, owner: str, response_id: str) -> tuple[Item, ...]:
-        links = await self.responses.history(owner, response_id, self.settings.history)
+        links = await self.responses.history(owner, response_id, self.settings.history, _HISTORY_BYTES)
         return tuple(item for link in links for item in (*link.input, *finished(link.response["output"])))
 
     async def _in_conversation(self, plan: Plan, conversation_id: str) -> Plan:
         try:
             if not plan.aside:
                 await self.conversations.lock(plan.owner, conversation_id, plan.id, self._instance)
-            items = await self.conversations.history(plan.owner, conversation_id, self.settings.history)
-        except BaseException:
+            items = await self.conversations.history(plan.owner, conversation_id, _CONVERSATION_ITEMS, _HISTORY_BYTES)
+        except BaseException as error:
             await self.withdraw(plan)
+            if isinstance(error, ApiError) and error.code == "conversation_not_found":
+                raise error.at("conversation") from None
             raise
         return dataclasses.replace(plan, context=tuple(finished(items)))
 
@@ -140,7 +149,7 @@ class Keeping:
         except BaseException:
             live.forget()
             live.end([])
-            self._take_back(turn.plan)
+            self._take_back(turn.plan, ())
             raise
         self.running[turn.plan.id] = turn
         return live
@@ -179,30 +188,51 @@ class Keeping:
         plan, response = turn.plan, turn.response
         added = [*plan.input, *finished(response["output"])] if response["status"] in _KEPT else []
         if turn.live is not None:
-            try:
-                await self._finish(turn, turn.live, turn.live.said() + b"".join(tail), added)
-            except BaseException:
-                turn.live.held = True
-                self._owed[plan.id] = partial(self._finish_late, turn, turn.live)
-                raise
+            await self._finish_or_owe(turn, turn.live, tail, added)
         elif plan.parsed.store:
             await self._store_whole(self._row(turn, b"".join((*turn.kept, *tail))), plan, added)
         elif plan.conversation_id is not None:
             await self._leave(plan, plan.conversation_id, added)
 
-    async def _finish(self, turn: Turn, live: Live, events: bytes, added: Sequence[Item]) -> None:
+    async def _finish_or_owe(self, turn: Turn, live: Live, tail: list[bytes], added: Sequence[Item]) -> None:
+        try:
+            stored = await self._finish(turn, live.said() + b"".join(tail), added)
+        except BaseException:
+            stored = await self._has(turn.plan.id, turn.response)
+            if not stored:
+                live.held = True
+                self._owed[turn.plan.id] = partial(self._finish_late, turn, live)
+                raise
+        self._forget(turn, live)
+        if not stored and await self.responses.load(turn.plan.id) is not None:
+            raise ApiError("response_interrupted", detail="another server has ended it")
+
+    async def _finish_late(self, turn: Turn, live: Live) -> None:
+        await self._finish(turn, live.said(), ())
+        self._forget(turn, live)
+        live.release()
+
+    async def _finish(self, turn: Turn, events: bytes, added: Sequence[Item]) -> bool:
         response = turn.response
         stored = await self.responses.finish(
             turn.plan.id, status=response["status"], response=response, events=events, conversation_items=added
         )
+        if not stored:
+            _log.info("%s was deleted while it ran, or has an end already", turn.plan.id)
+        return stored
+
+    def _forget(self, turn: Turn, live: Live) -> None:
         self.running.pop(turn.plan.id, None)
         live.forget()
-        if not stored:
-            _log.info("%s was deleted while it ran", turn.plan.id)
 
-    async def _finish_late(self, turn: Turn, live: Live) -> None:
-        await self._finish(turn, live, live.said(), ())
-        live.release()
+    async def _has(self, response_id: str, response: dict[str, Any]) -> bool:
+        """Whether a response is stored as ``response``, as far as can be told."""
+        try:
+            row = await self.responses.load(response_id)
+        except Exception as error:  # noqa: BLE001 - whatever it was, there is a failure to be told already
+            _log.error("whether %s was stored is not known: %s", response_id, _why(error))
+            return False
+        return row is not None and row.response == from_text(as_text(response))
 
     async def _store_whole(self, row: StoredResponse, plan: Plan, added: Sequence[Item]) -> None:
         """Store a response of which nobody has known, and its items in its conversation: all of it, or nothing."""
@@ -210,13 +240,15 @@ class Keeping:
             if plan.conversation_id is None:
                 await self.responses.create(row)
                 return
-            await self.responses.create(dataclasses.replace(row, status="in_progress", events=None))
+            begun = {**row.response, "status": "in_progress"}
+            await self.responses.create(dataclasses.replace(row, status="in_progress", response=begun, events=None))
             await self.responses.finish(
                 row.id, status=row.status, response=row.response, events=row.events, conversation_items=added
             )
         except BaseException:
-            self._take_back(plan)
-            raise
+            if not await self._has(row.id, row.response):
+                self._take_back(plan, added)
+                raise
 
     async def _leave(self, plan: Plan, conversation_id: str, added: Sequence[Item]) -> None:
         """End a turn of which only its conversation is stored."""
@@ -232,26 +264,43 @@ class Keeping:
     async def _unlock(self, plan: Plan, conversation_id: str) -> None:
         await self._try(plan.id, partial(self.conversations.unlock, conversation_id, plan.id))
 
-    def _take_back(self, plan: Plan) -> None:
-        """A response whose storing failed, or was cancelled, may be stored all the same."""
-        self.spawn(self._try(f"{plan.id} itself", partial(self._delete, plan)))
+    def _take_back(self, plan: Plan, added: Sequence[Item]) -> None:
+        """A response whose storing failed, or was cancelled, may be stored all the same, with the items ``added``."""
+        self.spawn(self._try(f"{plan.id} itself", partial(self._delete, plan, added)))
 
-    async def _delete(self, plan: Plan) -> None:
+    async def _delete(self, plan: Plan, added: Sequence[Item]) -> None:
+        """Delete a response, without which no item is added any more, and then those that were."""
         await self.responses.delete(plan.owner, plan.id)
+        if plan.conversation_id is None:
+            return
+        known = {item["id"] for item in plan.context}
+        for item_id in dict.fromkeys(item["id"] for item in added):
+            if item_id not in known:
+                await self._delete_item(plan.owner, plan.conversation_id, item_id)
+
+    async def _delete_item(self, owner: str, conversation_id: str, item_id: str) -> None:
+        try:
+            await self.conversations.delete_item(owner, conversation_id, item_id)
+        except ApiError as error:
+            if error.code not in ("item_not_found", "conversation_not_found"):
+                raise
 
     async def _try(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except ApiError as error:
-            _log.error("%s was not stored, which is tried again: %s", name, error.detail)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is still to be done
+            _log.error("%s was not stored, which is tried again: %s", name, _why(error))
             self._owed[name] = work
 
     async def mend(self) -> None:
         """Try again what the database did not take."""
         for name, work in tuple(self._owed.items()):
-            with contextlib.suppress(ApiError):
+            try:
                 await work()
-                del self._owed[name]
+            except Exception as error:  # noqa: BLE001 - whatever it was, the others are to be tried
+                _log.error("%s is still not stored: %s", name, _why(error))
+            else:
+                self._owed.pop(name, None)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do ``work`` to its end, whoever waits for it."""
@@ -267,31 +316,49 @@ class Keeping:
 
     # After the process that ran it
 
-    async def recover(self) -> int:
-        """End what an earlier process of this server left. Returns how many responses that were."""
-        left = self._journal.left()
-        unfinished = await self.responses.unfinished(self._instance)
-        for row in unfinished:
-            await self._end_for(row, left.get(row.id, b""))
-        for response_id in left:
-            self._journal.remove(response_id)
-        await self.conversations.unlock_all(self._instance)
-        return len(unfinished)
+    async def recover(self, instance: str | None = None) -> int:
+        """End what an earlier process of this server left. Returns how many responses that were.
 
-    async def _end_for(self, row: StoredResponse, journal: bytes) -> None:
-        error = ApiError("response_interrupted")
-        said = whole_events(journal)
+        With ``instance``: what that server left, which does not come back; its journals are not here. What cannot be
+        ended is left for the next time. Raises ``ApiError`` where it is not known what was left.
+        """
+        if instance == self._instance:
+            return 0  # what it has is running
+        name = self._instance if instance is None else instance
+        ids = await self.responses.unfinished_ids(name)
+        done = [response_id for response_id in ids if await self._end_left(response_id, instance is None)]
+        if instance is None:
+            self._remove_journals(set(ids).difference(done))
+        await self.conversations.unlock_all(name)
+        return len(done)
+
+    async def _end_left(self, response_id: str, has_journal: bool) -> bool:
+        """End a response that was left; ``False`` where that failed, or it has ended."""
+        try:
+            row = await self.responses.load(response_id)
+            journal = self._journal.read(response_id) if has_journal else b""
+            return row is not None and row.status in RUNNING and await self._end_for(row, journal)
+        except Exception as error:  # noqa: BLE001 - however damaged it is, the others are to be ended
+            _log.error("%s was interrupted, and cannot be ended: %s", response_id, _why(error))
+            return False
+
+    def _remove_journals(self, needed: Collection[str]) -> None:
+        for response_id in self._journal.ids():
+            if response_id not in needed:
+                try:
+                    self._journal.remove(response_id)
+                except OSError as error:
+                    _log.error("a journal was not deleted: %s", error)
+
+    async def _end_for(self, row: StoredResponse, journal: bytes) -> bool:
         request_id = new_id("req")
-        tail = close(
-            said, error, request_id,
+        response, events = ended(
+            row.response, journal, ApiError("response_interrupted"), request_id,
             error_event=self.settings.error_event, reasoning_events=self.settings.reasoning_events,
         )  # fmt: skip
-        events = [*said, *tail]
-        failed = {"status": "failed", "error": response_error(error, request_id)}
-        response = fold(events) if events else {**row.response, **failed}
         _log.warning("%s was interrupted by the end of the server (%s)", row.id, request_id)
-        await self.responses.finish(
-            row.id, status=response["status"], response=response, events=b"".join(events), conversation_items=[]
+        return await self.responses.finish(
+            row.id, status=response["status"], response=response, events=events, conversation_items=[]
         )
 
     async def stop(self) -> None:
@@ -306,3 +373,8 @@ def finished(items: list[Item]) -> Iterator[Item]:
     for item in items:
         if item.get("status") != "incomplete" or item["type"] == "message":
             yield item
+
+
+def _why(error: Exception) -> str:
+    """What the log says of a failure."""
+    return str(error.detail) if isinstance(error, ApiError) else repr(error)

@@ -1,7 +1,8 @@
 """The events of a response while it runs, for whoever listens besides the client that asked for it.
 
 The journal is the one place where they are kept: what is said is written there first, and a listener reads it from
-there, from any event on. So nothing grows in memory, and a listener that is slow holds up nobody but itself.
+there, from any event on, a block at a time. So nothing grows in memory, and a listener that is slow holds up nobody
+but itself.
 
 A journal that fails takes nothing more: it would hold half an event. The end is then kept here, so that whoever listens
 is told it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 
@@ -20,8 +22,13 @@ from coterie.errors import ApiError
 from coterie.errors.render import DONE
 from coterie.storage.journal import JournalFile
 
+_log = logging.getLogger(__name__)
+
 END: Final = b"\n\n"
 """Ends every event."""
+
+_BLOCK_BYTES: Final = 256 * 1024
+"""Bytes that a listener reads at once."""
 
 
 class Live:
@@ -47,11 +54,14 @@ class Live:
 
     def said(self) -> bytes:
         """All that was said. Raises ``ApiError`` ``storage_failed``."""
-        return self._read(0)
+        return self._read(0, self._size + len(self._rest))
 
     def forget(self) -> None:
         """Delete the journal; who listens still gets what there is to come."""
-        self._journal.forget()
+        try:
+            self._journal.forget()
+        except OSError as error:  # what it holds is stored; the next start deletes it
+            _log.error("a journal was not deleted: %s", error)
 
     def end(self, tail: list[bytes]) -> None:
         """There will be no more than ``tail``."""
@@ -83,16 +93,16 @@ class Live:
         offset, number, rest = 0, 0, b""
         while True:
             ended = self._ended  # read before the journal is: whatever was said until then is in it
-            data = self._read(offset)
+            data = self._read(offset, _BLOCK_BYTES)
             offset += len(data)
             *events, rest = (rest + data).split(END)
             for event in events:
                 if _is_wanted(event, number, after):
                     yield event + END
                 number += 1
-            if ended:
-                return
             if not data:
+                if ended:
+                    return
                 await self._wait()
 
     def _write(self, data: bytes) -> None:
@@ -105,10 +115,16 @@ class Live:
             raise
         self._size += len(data)
 
-    def _read(self, offset: int) -> bytes:
-        """What was said, from byte ``offset`` on."""
-        data = self._journal.read(offset)[: self._size - offset] if offset < self._size else b""
-        return data + self._rest[max(0, offset - self._size) :]
+    def _read(self, offset: int, most: int) -> bytes:
+        """What was said, from byte ``offset`` on, but ``most`` bytes of it."""
+        if offset < self._size:
+            data = self._journal.read(offset, min(most, self._size - offset))
+            if offset + len(data) < self._size:
+                return data
+        else:
+            data = b""
+        start = offset + len(data) - self._size
+        return data + self._rest[start : start + most - len(data)]
 
     async def _wait(self) -> None:
         if self._news is None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 from pathlib import Path
 from typing import Final
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from nacl.utils import random as random_bytes
+
+from coterie.storage.database import StorageError
+from coterie.storage.files import write_whole
 
 _PREFIX: Final = "coterie1."
 
@@ -58,14 +60,18 @@ class Seal:
 
 
 def key_of(folder: Path) -> bytes:
-    """The key of a state folder, made where there is none. Raises ``OSError``."""
+    """The key of a state folder, made where there is none.
+
+    Raises :class:`StorageError` where the file holds no key, and ``OSError``.
+    """
     path = folder / "sealing.key"
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        key = random_bytes(SecretBox.KEY_SIZE)
-        file.write(key)
+    if not path.exists():
+        write_whole(path, random_bytes(SecretBox.KEY_SIZE))
+    key = path.read_bytes()
+    if len(key) != SecretBox.KEY_SIZE:
+        raise StorageError(
+            f"The file {path} is not a key: it has {len(key)} bytes instead of {SecretBox.KEY_SIZE}. Put back the one "
+            "that was there, or delete it, and what was sealed with it cannot be opened any more."
+        )
     return key

@@ -138,6 +138,17 @@ class Turn:
             if self._task is not None:
                 self._task.cancel()
 
+    def abandon(self, failure: ApiError) -> bool:
+        """Nobody will run it any more: end it with ``failure``, or as cancelled where it was told to stop.
+
+        ``False``, and nothing, where it has come to its end, or was never known.
+        """
+        if self._ending is not None or not self.opened:
+            return False
+        tail = self._machine.cancel() if self.cancelled else self._fail(failure)
+        self._ending = self._keeping.spawn(self._settle(tail))
+        return True
+
     async def run(self, chunks: Chunks, sink: Sink | None, interruption: Callable[[], ApiError | None]) -> None:
         """Generate, tell ``sink`` and keep what it says, to the end. Raises ``ApiError`` where it said nothing yet.
 

@@ -10,9 +10,11 @@ OPEN       OPEN                    FINISHED            broken off
 FINISHED   against the protocol    against the same    good
 =========  ======================  ==================  ==========
 
-Its tool calls are numbered from 0 and do not mix; the first fragment of each has its id and name, and a later one may
-only repeat them. An answer is whole when every choice that was asked for is FINISHED and the usage has come, which may
-be null: there are providers that do not count.
+Its tool calls are numbered from 0 and begin in that order. The first fragment of each has its id and name, and a later
+one may only repeat them. Calls that have begun go on in any order: a fragment says which one it is of.
+
+An answer is whole when every choice that was asked for is FINISHED and the usage has come, which may be null: there are
+providers that do not count.
 
 What is not known here passes: fields of a delta with any JSON value, and those under ``extra``
 (:mod:`coterie.wire.lingua`), which go out with the next that the choice says where it says nothing itself.
@@ -57,9 +59,8 @@ _OPEN: Final = ChoiceState.OPEN
 @dataclass(slots=True)
 class _Choice:
     state: ChoiceState = ChoiceState.NEW
-    calls: int = 0
-    head: tuple[str, str] = ("", "")
-    """Id and name of the last tool call."""
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    """Id and name of each tool call."""
     extra: dict[str, Any] = field(default_factory=dict)
     """What came beside nothing, for the next that is said."""
 
@@ -185,13 +186,14 @@ def _fragment(choice: _Choice, fragment: dict[str, Any]) -> dict[str, Any]:
         _optional_text, (fragment.get("id"), function.get("name"), function.get("arguments"))
     )
     extra = {name: fragment[name] for name in fragment.keys() - _CALL_FIELDS}
-    if type(index) is int and index == choice.calls and identity and name:
-        choice.calls, choice.head = choice.calls + 1, (identity, name)
-        head = {"index": index, "id": identity, "type": "function"}
-        return {**head, "function": {"name": name, "arguments": arguments}, **extra}
-    if type(index) is not int or index < 0 or index != choice.calls - 1:
-        _refuse(f"tool call {index!r} after {choice.calls} calls, with id {identity!r} and name {name!r}")
-    if identity not in ("", choice.head[0]) or name not in ("", choice.head[1]):
+    if type(index) is int and index == len(choice.calls) and identity and name:
+        choice.calls.append((identity, name))
+        function = {"name": name, "arguments": arguments}
+        return {"index": index, "id": identity, "type": "function", "function": function, **extra}
+    if type(index) is not int or not 0 <= index < len(choice.calls):
+        _refuse(f"tool call {index!r} after {len(choice.calls)} calls, with id {identity!r} and name {name!r}")
+    head = choice.calls[index]
+    if identity not in ("", head[0]) or name not in ("", head[1]):
         _refuse(f"tool call {index} changes its id or name")
     return {"index": index, "function": {"arguments": arguments}, **extra}
 

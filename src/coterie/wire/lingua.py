@@ -9,6 +9,8 @@ A :class:`Generation` is what every dialect translates its request into; a provi
   where the provider does not count.
 * Fields that nobody here knows pass to the client: those of a delta as they are, those of a choice under its ``extra``,
   those of the chunk under the chunk's ``extra`` (objects both).
+* ``usage_so_far`` beside choices, or alone, is what was counted until then: for whoever tells of an answer that broke
+  off. A whole answer's usage is in its last chunk alone.
 * A failure is an ``ApiError`` raised by the iterator. Closing the iterator cancels the generation.
 """
 

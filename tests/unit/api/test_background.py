@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.provider import WHOLE, ScriptedProvider, delta, finish, usage
+from tests.support.provider import WHOLE, ScriptedProvider, delta, finish, role, usage
 from tests.support.responding import (
     BACKGROUND,
     PATH,
@@ -24,6 +24,7 @@ from tests.support.responding import (
 )
 from tests.support.waiting import until
 
+from coterie.api import background as background_module
 from coterie.errors import ApiError
 
 FOLLOWED = {**BACKGROUND, "stream": True}
@@ -155,6 +156,68 @@ async def test_the_limit_counts_the_time_of_waiting_too(tmp_path: Path) -> None:
     async with responding(provider, tmp_path, responses=limits) as app:
         names = [await accepted(app) for _ in range(3)]
         assert [(await ended(app, name)).status for name in names] == ["failed"] * 3
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited for room, in no time."""
+    waited: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waited.append(delay_s)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(background_module, "_pause", sleep)
+    return waited
+
+
+def busy(delay_s: float) -> ApiError:
+    return ApiError("server_is_overloaded", retry_after_s=delay_s)
+
+
+async def test_one_without_room_waits_and_asks_again(tmp_path: Path, waits: list[float]) -> None:
+    provider = ScriptedProvider()
+    provider.scripts = [(busy(0.01),), (role(), busy(7)), (busy(600),)]
+    async with responding(provider, tmp_path) as app:
+        row = await ended(app, await accepted(app))
+        assert (row.status, text_of(row.response)) == ("completed", "Hello")
+        assert waits == [1, 7, 30]
+        assert read(row.events)[-1]["type"] == "response.completed"
+        assert len(provider.generations) == 4
+
+
+async def test_one_that_has_said_something_does_not_ask_again(tmp_path: Path, waits: list[float]) -> None:
+    async with responding(ScriptedProvider((delta("Hel"), busy(1))), tmp_path) as app:
+        row = await ended(app, await accepted(app))
+        assert (row.status, text_of(row.response)) == ("failed", "Hel")
+        assert waits == []
+
+
+async def test_another_failure_is_not_asked_again(tmp_path: Path, waits: list[float]) -> None:
+    async with responding(ScriptedProvider((ApiError("engine_failed"),)), tmp_path) as app:
+        assert (await ended(app, await accepted(app))).status == "failed"
+        assert waits == []
+
+
+async def test_waiting_for_room_ends_with_the_limit_or_when_it_is_cancelled(tmp_path: Path) -> None:
+    limits = {"background_timeout_s": 0.1}
+    provider = ScriptedProvider((busy(20),))
+    async with responding(provider, tmp_path, responses=limits) as app:
+        late, left = await accepted(app), await accepted(app)
+        await until(lambda: len(provider.generations) == 2)
+        assert (await cancelled(app, left))["status"] == "cancelled"
+        row = await ended(app, late)
+        assert "0.1 seconds" in row.response["error"]["message"]
+
+
+async def test_who_waits_for_an_answer_is_told_at_once_that_there_is_no_room(
+    tmp_path: Path, waits: list[float]
+) -> None:
+    async with responding(ScriptedProvider((busy(5),)), tmp_path) as app:
+        for fields in ({}, {"stream": True}):
+            answer = await app.answered(PATH, {"model": "m", "input": "Hi", **fields})
+            assert (answer.status, answer.error["code"]) == (503, "server_is_overloaded")
+        assert waits == []
 
 
 async def test_what_has_ended_is_not_held_until_its_limit(tmp_path: Path) -> None:
@@ -360,10 +423,12 @@ async def test_the_servers_stop_ends_the_running_and_the_queued(tmp_path: Path) 
         assert app.journals() == []
 
 
-async def test_one_that_the_stop_ends_before_it_ran_holds_nobody_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [False, True], ids=["stopped", "cancelled as well"])
+async def test_one_that_the_stop_ends_before_it_ran_is_ended_and_holds_nobody_up(tmp_path: Path, told: bool) -> None:
     async with responding(ScriptedProvider(), tmp_path) as app:
+        conversation = await app.conversation()
         gate = Gate(app.keeping.responses, "create", done_first=True)
-        call = app.call(PATH, BACKGROUND)
+        call = app.call(PATH, {**FOLLOWED, "conversation": conversation})
         await gate.reached.wait()
         begin = app.state.background.begin
 
@@ -372,9 +437,26 @@ async def test_one_that_the_stop_ends_before_it_ran_holds_nobody_up(tmp_path: Pa
             begin(turn, asking)
             for request in set(app.state.active._requests) - before:
                 request.end_with(app.state.active.shutting_down())
+            if told:
+                turn.cancel()
 
         app.state.background.begin = begin_and_stop  # type: ignore[method-assign]
         gate.opened.set()
         await call.task
         await app.state.active.drain(60)
         assert len(app.state.active) == 0
+        response = last(call.answer.body)
+        assert response["status"] == ("cancelled" if told else "failed")
+        row = await app.row(response["id"])
+        assert (row.response, row.events) == (response, call.answer.body)
+        assert app.keeping.running == {}
+        assert await app.is_free(conversation)
+        assert metric(app, "ok" if told else "service")
+
+
+async def test_a_provider_that_is_down_is_not_waited_for(tmp_path: Path) -> None:
+    down = ApiError("server_is_overloaded", retry_after_s=1.0, detail="503 Service Unavailable")
+    async with responding(ScriptedProvider((down,)), tmp_path) as app:
+        name = (await app.created(background=True))["id"]
+        row = await ended(app, name)
+        assert (row.status, row.response["error"]["code"]) == ("failed", "server_error")

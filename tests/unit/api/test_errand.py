@@ -19,6 +19,7 @@ from coterie.api.errand import Errand, Meter
 from coterie.errors import ApiError
 from coterie.observe.metrics import Metrics
 from coterie.observe.timing import Timing
+from coterie.turns.compaction import MOST_NOTE_TOKENS, asked_for_note
 from coterie.wire.lingua import Chunk, Chunks
 
 
@@ -55,6 +56,22 @@ async def test_the_number_of_tokens_can_be_bounded(tmp_path: Path) -> None:
     async with responding(provider, tmp_path) as app:
         await errand(app).run(plan(told=False, max_output_tokens=100), most_tokens=1)
         assert provider.generations[0].body["max_completion_tokens"] == 1
+
+
+async def test_a_note_of_a_conversation_that_is_too_long_is_made_from_what_is_left_of_it(tmp_path: Path) -> None:
+    refused = ApiError("context_length_exceeded", param="messages", limit=2000, actual=9000)
+    provider = ScriptedProvider()
+    provider.scripts = [(refused,), (refused,)]
+    items = [{"role": role, "content": f"{role} {i}" * 100} for i in range(20) for role in ("user", "assistant")]
+    async with responding(provider, tmp_path) as app:
+        asked = asked_for_note(plan(told=False, input=items))
+        turn = await errand(app).run_planned(asked, most_tokens=MOST_NOTE_TOKENS)
+        assert text_of(turn.response) == "Hello"
+        bodies = [generation.body for generation in provider.generations]
+        assert [body["max_completion_tokens"] for body in bodies] == [MOST_NOTE_TOKENS, 500, 500]
+        assert len(bodies[0]["messages"]) == 41
+        assert len(bodies[2]["messages"]) < 15
+        assert bodies[2]["messages"][-1]["content"].startswith("Write a note")
 
 
 async def test_an_answer_in_the_models_place(tmp_path: Path) -> None:

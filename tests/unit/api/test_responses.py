@@ -495,6 +495,15 @@ async def test_what_has_no_meaning_there_is_refused(tmp_path: Path, path: str, f
         assert (answer.status, answer.error["param"]) == (400, field)
 
 
+async def test_a_personality_is_known_and_cannot_be_had(tmp_path: Path) -> None:
+    for path, code in (("input_tokens", "unsupported_parameter"), ("compact", "unknown_parameter")):
+        async with responding(ScriptedProvider(), tmp_path / path) as app:
+            answer = await app.answered(f"{PATH}/{path}", {**ASK, "personality": "pragmatic"})
+            assert (answer.status, answer.error["code"], answer.error["param"]) == (400, code, "personality")
+    async with responding(ScriptedProvider((delta("x"), finish("length"), usage(17, 1))), tmp_path) as app:
+        assert (await app.answered(f"{PATH}/input_tokens", {**ASK, "personality": None})).status == 200
+
+
 # Storage that fails
 
 

@@ -17,6 +17,7 @@ from coterie.cli.state_lock import RunningServer, StateLock, running_server
 from coterie.config import DEFAULT_MODEL, Settings
 from coterie.models import catalogue, pull
 from coterie.observe import log
+from coterie.storage import StorageError
 
 Coterie = Callable[..., Any]
 
@@ -205,3 +206,27 @@ def test_a_key_that_is_not_set(coterie: Coterie, served: Served, tmp_path: Path)
     assert ran.status == 1
     assert "provider far: api_key_env: the environment variable NOBODY_SET_THIS is not set" in ran.err
     assert not served.states
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused(
+    coterie: Coterie, served: Served, model: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    ran = coterie("serve", "--model", model, "--port", "0", "--state-dir", str(tmp_path / "file" / "state"))
+    assert (ran.status, ran.out, served.states) == (1, "", [])
+    assert f"the state folder {tmp_path / 'file' / 'state'} cannot be used: Not a directory" in ran.err
+    assert "--state-dir" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_storage_that_cannot_be_opened_is_refused(
+    coterie: Coterie, served: Served, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StorageError("The key is none.")
+
+    monkeypatch.setattr(server, "run", fail)
+    ran = coterie("serve", "--model", model, "--port", "0")
+    assert (ran.status, ran.out) == (1, "")
+    assert "error: The key is none.\n  See 'storage.url' and 'state_dir'" in ran.err
+    assert "Traceback" not in ran.err

@@ -55,6 +55,22 @@ def test_a_whole_answer() -> None:
                 "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
             },
         ),
+        (
+            [
+                fragment(0, "c", "f", "{"),
+                fragment(1, "d", "g", "["),
+                fragment(0, arguments="}"),
+                fragment(1, arguments="]"),
+            ],
+            {
+                "content": None,
+                "refusal": None,
+                "tool_calls": [
+                    {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                    {"id": "d", "type": "function", "function": {"name": "g", "arguments": "[]"}},
+                ],
+            },
+        ),
     ],
 )
 def test_messages(deltas: list[Any], message: dict[str, Any]) -> None:

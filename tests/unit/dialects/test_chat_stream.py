@@ -69,6 +69,31 @@ def test_a_tool_call_at_the_start_has_no_text() -> None:
     assert choice(event)["delta"] == {"role": "assistant", "content": None, "tool_calls": [call]}
 
 
+def test_tool_calls_go_on_in_any_order() -> None:
+    deltas = [
+        fragment(0, "c", "f", "{"),
+        fragment(1, "d", "g", "["),
+        fragment(0, arguments="}"),
+        fragment(1, arguments="]"),
+    ]
+    body = run(new(), [*map(chunk, deltas), chunk(finish="tool_calls"), usage()])
+    assert judge(body) == []
+    events = [choice(event)["delta"] for event in body.split(b"\n\n")[2:4]]
+    assert [delta["tool_calls"] for delta in events] == [
+        [{"index": 0, "function": {"arguments": "}"}}], [{"index": 1, "function": {"arguments": "]"}}],
+    ]  # fmt: skip
+
+
+def test_the_usage_so_far_is_not_shown() -> None:
+    usage_so_far = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
+    machine = new(include_usage=True)
+    (event,) = machine.feed({**text("a"), "usage_so_far": usage_so_far})
+    assert orjson.loads(event[6:])["usage"] is None
+    assert b"usage_so_far" not in event
+    assert machine.feed({"choices": [], "usage_so_far": usage_so_far}) == []
+    assert machine.usage == {}
+
+
 def test_log_probabilities_pass() -> None:
     entry = logprob("t", -1.5)
     (event,) = new().feed(chunk({"content": "t"}, logprobs={"content": [entry], "refusal": None}))

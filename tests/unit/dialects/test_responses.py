@@ -97,23 +97,29 @@ def test_no_input_where_something_else_says_what_to_answer(fields: dict[str, Any
     assert parse(input=nothing, **fields).input == ()
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"service_tier": "auto"},
-        {"service_tier": "default"},
-        {"service_tier": None, "prompt": None, "moderation": None, "context_management": None},
-        {"reasoning": {"summary": "auto", "generate_summary": "auto", "mode": "standard"}},
-        {"stream": True, "stream_options": {"include_obfuscation": True}},
-        {"stream_options": None},
-        {"background": True},
-        {"background": False, "store": False},
-        {"max_tool_calls": 3, "tool_choice": "auto", "parallel_tool_calls": True},
-        {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "mode": "none", "tools": [FUNCTION]}},
-        {"include": ["file_search_call.results", "computer_call_output.output.image_url"]},
-        {"input": [USER] * 4},
-    ],
-)
+PASSING: list[dict[str, Any]] = [
+    {"service_tier": "auto"},
+    {"service_tier": "default"},
+    {"service_tier": None, "prompt": None, "moderation": None, "context_management": None},
+    {"reasoning": {"summary": "auto", "generate_summary": "auto", "mode": "standard"}},
+    {"stream": True, "stream_options": {"include_obfuscation": False}},
+    {"stream": True, "stream_options": {"include_obfuscation": None}},
+    {"client_metadata": {"x-codex-installation-id": "1"}},
+    {"tool_choice": "none"},
+    {"tools": [], "tool_choice": "auto"},
+    {"tools": [FUNCTION], "tool_choice": "required"},
+    {"tools": [FUNCTION, {**FUNCTION, "name": "g"}], "tool_choice": {**FUNCTION, "name": "g"}},
+    {"stream_options": None},
+    {"background": True},
+    {"background": False, "store": False},
+    {"max_tool_calls": 3, "tool_choice": "auto", "parallel_tool_calls": True},
+    {"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "mode": "none", "tools": [FUNCTION]}},
+    {"include": ["file_search_call.results", "computer_call_output.output.image_url"]},
+    {"input": [USER] * 4},
+]
+
+
+@pytest.mark.parametrize("fields", PASSING)
 def test_what_passes(fields: dict[str, Any]) -> None:
     parse(**fields)
 
@@ -152,6 +158,24 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "allowed tools without tools": (
         {"tool_choice": {"type": "allowed_tools", "tools": [FUNCTION]}}, "invalid_value", "tool_choice.tools[0].name",
     ),
+    "one name twice": ({"tools": [FUNCTION, FUNCTION]}, "invalid_value", "tools[1].name"),
+    "a chosen tool that is none": (
+        {"tools": [FUNCTION], "tool_choice": {**FUNCTION, "name": "g"}}, "invalid_value", "tool_choice.name",
+    ),
+    "a chosen tool without tools": ({"tool_choice": FUNCTION}, "invalid_value", "tool_choice"),
+    "a call of no tools": ({"tool_choice": "required"}, "invalid_value", "tool_choice"),
+    "a call of an empty list": ({"tools": [], "tool_choice": "required"}, "invalid_value", "tool_choice"),
+    "padding": (
+        {"stream": True, "stream_options": {"include_obfuscation": True}},
+        "unsupported_value", "stream_options.include_obfuscation",
+    ),
+    "a tool that is loaded later": (
+        {"tools": [{**FUNCTION, "defer_loading": True}]}, "unsupported_value", "tools[0].defer_loading",
+    ),
+    "a call that goes on": (
+        {"input": [USER, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "", "async": True}]},
+        "unsupported_value", "input[1].async",
+    ),
     "an item of a tool that is not here": (
         {"input": [USER, {"type": "web_search_call"}]}, "unsupported_value", "input[1].type",
     ),
@@ -171,6 +195,17 @@ def test_what_is_told_first(fields: dict[str, Any], code: str, param: str) -> No
     error = refused(**fields)
     assert (error.code, error.param, error.status) == (code, param, 400)
     assert param in error.message or error.message.startswith("Invalid value: '")
+
+
+def test_what_is_said_of_padding() -> None:
+    error = refused(stream=True, stream_options={"include_obfuscation": True})
+    assert "does not support true" in error.message
+    assert error.message.endswith(" Nothing is padded.")
+
+
+def test_what_a_client_says_of_itself_is_not_told() -> None:
+    parsed = parse(client_metadata={"a": "b"})
+    assert parsed.echo == parse().echo
 
 
 @pytest.mark.parametrize("name", sorted(RESPONSES_UNSUPPORTED.keys() - {"service_tier"}))

@@ -55,6 +55,22 @@ def test_the_fold_goes_by_the_deltas_not_by_what_is_said_at_the_end() -> None:
     assert fold(events)["status"] == "completed"
 
 
+def test_calls_that_mix_and_summaries() -> None:
+    machine = new()
+    details = [{"type": "reasoning.summary", "summary": "S"}, {"type": "reasoning.text", "text": "T"}]
+    deltas = [
+        {"reasoning_details": details}, fragment(0, "c", "f", "{"), fragment(1, "d", "g", "["),
+        fragment(0, arguments="}"),
+    ]  # fmt: skip
+    events = [event for delta in deltas for event in machine.feed(chunk(delta))]
+    reasoning, *calls = fold(ended(events))["output"]
+    assert (reasoning["status"], reasoning["summary"][0]["text"], reasoning["content"][0]["text"]) == (
+        "completed", "S", "T",
+    )  # fmt: skip
+    assert [(call["status"], call["arguments"]) for call in calls] == [("incomplete", "{}"), ("incomplete", "[")]
+    assert judge(b"".join(ended(events))) == []
+
+
 def test_nothing_folds_to_nothing() -> None:
     assert fold([]) == {}
     assert close([], LOST, "r") == []

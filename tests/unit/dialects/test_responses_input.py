@@ -84,6 +84,32 @@ KEPT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{", "namespace": None},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"},
     ),
+    "a call as an SDK dumps it": (
+        {
+            "type": "function_call",
+            "call_id": "c",
+            "name": "f",
+            "arguments": "{",
+            "async": None,
+            "async_": None,
+            "parsed_arguments": None,
+            "namespace": None,
+            "caller": None,
+        },
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"},
+    ),
+    "an answer as an SDK dumps it": (
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "a", "parsed": None}]},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}],
+        },
+    ),
+    "a call that somebody's server named": (
+        {"type": "function_call", "call_id": "c" * 300, "name": "ns.f:1", "arguments": "{"},
+        {"type": "function_call", "call_id": "c" * 300, "name": "ns.f:1", "arguments": "{"},
+    ),
     "an output": (
         {"type": "function_call_output", "call_id": "c", "output": "1"},
         {"type": "function_call_output", "call_id": "c", "output": "1"},

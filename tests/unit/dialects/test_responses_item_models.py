@@ -57,8 +57,11 @@ BAD: dict[str, list[tuple[dict[str, Any], str, str]]] = {
         (answered({"type": "output_text", "text": "", "parsed": {}}), UNKNOWN, ".content[0].parsed"),
     ],
     "function_call": [
-        ({"call_id": ""}, SHORT_TEXT, ".call_id"), ({"call_id": "x" * 129}, LONG_TEXT, ".call_id"),
-        ({"name": "a b"}, VALUE, ".name"), ({"arguments": {}}, TYPE, ".arguments"),
+        ({"call_id": ""}, SHORT_TEXT, ".call_id"), ({"call_id": "x" * 4097}, LONG_TEXT, ".call_id"),
+        ({"name": ""}, SHORT_TEXT, ".name"), ({"name": "x" * 4097}, LONG_TEXT, ".name"),
+        ({"name": None}, TYPE, ".name"),
+        ({"async": True}, "unsupported_value", ".async"), ({"async": 0}, TYPE, ".async"),
+        ({"async_": False}, UNKNOWN, ".async_"), ({"arguments": {}}, TYPE, ".arguments"),
         ({"namespace": "x"}, TYPE, ".namespace"),
         ({"caller": {"type": "program", "caller_id": "x"}}, UNKNOWN, ".caller.caller_id"),
         ({"caller": {"type": "program"}}, VALUE, ".caller.type"),
@@ -66,7 +69,8 @@ BAD: dict[str, list[tuple[dict[str, Any], str, str]]] = {
     ],
     "function_call_output": [
         ({"call_id": None}, TYPE, ".call_id"), ({"output": 5}, TYPE, ".output"), ({"output": []}, EMPTY, ".output"),
-        ({"output": [{"type": "text", "text": "a"}]}, VALUE, ".output[0].type"),
+        ({"output": [{"type": "text", "text": "a"}]}, VALUE, ".output[0].type"), ({"name": LONG}, LONG_TEXT, ".name"),
+        ({"call_id": "x" * 4097}, LONG_TEXT, ".call_id"), ({"async": False}, UNKNOWN, ".async"),
     ],
     "reasoning": [
         ({"summary": None}, TYPE, ".summary"), ({"summary": [{"type": "x", "text": "a"}]}, VALUE, ".summary[0].type"),
@@ -115,6 +119,21 @@ TAKEN: list[dict[str, Any]] = [
     {**GOOD["message"], **answered({"type": "refusal", "refusal": "no"})},
     {**GOOD["function_call"], **NULLS, "namespace": None, "caller": None},
     {**GOOD["function_call"], "id": "fc_1", "status": "completed", "caller": {"type": "direct"}},
+    {**GOOD["function_call"], "call_id": "x" * 4096, "name": "ns.f:1" * 600, "async": False},
+    {**GOOD["function_call"], "async": None, "async_": None, "parsed_arguments": None},
+    {**GOOD["function_call_output"], "call_id": "x" * 4096, "name": "ns.f:1" * 600},
+    {
+        **GOOD["message"],
+        **answered({"type": "output_text", "text": "a", "parsed": None}, {"type": "refusal", "refusal": "", "x": None}),
+    },
+    *({**item, "x": None} for item in GOOD.values()),
+    {**GOOD["message"], "content": [{**TEXT, "x": None}, {**IMAGE, "x": None}, {"type": "input_file", "x": None}]},
+    {
+        **GOOD["reasoning"],
+        "summary": [{"type": "summary_text", "text": "s", "x": None}],
+        "content": [{"type": "reasoning_text", "text": "t", "x": None}],
+    },
+    {**GOOD["message"], **{str(number): None for number in range(1000)}},
     {**GOOD["function_call_output"], **NULLS, "output": [TEXT, IMAGE], "name": "f"},
     {
         **GOOD["reasoning"],

@@ -52,6 +52,34 @@ def test_a_part_knows_its_place() -> None:
     assert item.add_piece("arguments").place == {"item_id": "msg_1", "output_index": 2}
 
 
+def test_summaries_are_in_a_list_of_their_own() -> None:
+    item = OutputItem("reasoning", "rs_1", 2)
+    pieces = [item.add_piece(kind) for kind in ("reasoning_text", "summary_text", "reasoning_text", "summary_text")]
+    place = {"item_id": "rs_1", "output_index": 2}
+    assert [piece.place for piece in pieces] == [
+        {**place, "content_index": 0}, {**place, "summary_index": 0}, {**place, "content_index": 1},
+        {**place, "summary_index": 1},
+    ]  # fmt: skip
+    for piece, text in zip(pieces, "abcd", strict=True):
+        piece.texts.append(text)
+    assert types(pieces[1].opening()) == ["response.reasoning_summary_part.added"]
+    assert types(item.closing_of(pieces[1])) == [
+        "response.reasoning_summary_text.done", "response.reasoning_summary_part.done",
+    ]  # fmt: skip
+    wire = item.wire()
+    assert wire["content"] == [{"type": "reasoning_text", "text": "a"}, {"type": "reasoning_text", "text": "c"}]
+    assert wire["summary"] == [{"type": "summary_text", "text": "b"}, {"type": "summary_text", "text": "d"}]
+
+
+@pytest.mark.parametrize(("kinds", "sealed"), [(["summary_text", "reasoning_text"], "1"), (["summary_text"], "0")])
+def test_what_is_sealed_is_the_text_or_else_the_summary(kinds: list[str], sealed: str) -> None:
+    item = OutputItem("reasoning", "rs_1", 0)
+    for number, kind in enumerate(kinds):
+        item.add_piece(kind).texts.append(str(number))
+    list(item.closing("completed", lambda text: text))
+    assert item.sealed == sealed
+
+
 def test_what_is_told_is_not_told_again() -> None:
     item = OutputItem("message", "msg_1", 0)
     piece = item.add_piece("output_text")

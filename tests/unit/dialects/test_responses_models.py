@@ -37,8 +37,10 @@ OPEN_RESPONSES = {
 """The properties of ``CreateResponseBody``."""
 
 NEWER_SDKS = {"access_programs", "image"}
+OF_CLIENTS = {"client_metadata"}
 
 TYPE, VALUE, MISSING, UNKNOWN = "invalid_type", "invalid_value", "missing_required_parameter", "unknown_parameter"
+UNSUPPORTED = "unsupported_value"
 LONG_TEXT, SHORT_TEXT = "string_above_max_length", "string_below_min_length"
 LONG_ARRAY, EMPTY, MANY = "array_above_max_length", "empty_array", "object_above_max_properties"
 INT_HIGH, INT_LOW = "integer_above_max_value", "integer_below_min_value"
@@ -79,6 +81,9 @@ FIELDS: dict[str, list[Bad]] = {
         (tool(parameters=[]), TYPE, "[0].parameters"), (tool(strict=1), TYPE, "[0].strict"),
         (tool(description=LONG), LONG_TEXT, "[0].description"), (tool(function={}), UNKNOWN, "[0].function"),
         (tool(output_schema={}), TYPE, "[0].output_schema"),
+        (tool(defer_loading=True), UNSUPPORTED, "[0].defer_loading"),
+        (tool(defer_loading=0), TYPE, "[0].defer_loading"),
+        (tool(**{"async": True}), UNSUPPORTED, "[0].async"), (tool(async_=None), UNKNOWN, "[0].async_"),
         (tool(allowed_callers=["programmatic"]), VALUE, "[0].allowed_callers[0]"),
         (tool() * 129, LONG_ARRAY, ""),
     ],
@@ -121,6 +126,10 @@ FIELDS: dict[str, list[Bad]] = {
         ([], TYPE, ""), ({"a": 1}, TYPE, ".a"), ({"a": "x" * 513}, LONG_TEXT, ".a"),
         ({str(number): "" for number in range(17)}, MANY, ""),
     ],
+    "client_metadata": [
+        ("a", TYPE, ""), ({"a": 1}, TYPE, ".a"), ({"a": "x" * 65_537}, LONG_TEXT, ".a"),
+        ({str(number): "" for number in range(65)}, MANY, ""),
+    ],
     "user": [(5, TYPE, ""), (LONG, LONG_TEXT, "")],
     "safety_identifier": [(5, TYPE, ""), ("x" * 65, LONG_TEXT, "")],
     "prompt_cache_key": [(5, TYPE, ""), ("x" * 65, LONG_TEXT, "")],
@@ -146,7 +155,7 @@ def test_every_field_has_a_body_that_it_refuses() -> None:
 
 def test_every_parameter_of_both_specifications_is_known_and_no_other() -> None:
     known = ResponsesRequest.model_fields.keys() | RESPONSES_UNSUPPORTED.keys()
-    assert known == OPENAI | OPEN_RESPONSES | NEWER_SDKS
+    assert known == OPENAI | OPEN_RESPONSES | NEWER_SDKS | OF_CLIENTS
     assert not ResponsesRequest.model_fields.keys() & RESPONSES_UNSUPPORTED.keys()
 
 
@@ -184,6 +193,8 @@ def test_null_is_not_given(name: str) -> None:
         ("temperature", 0), ("temperature", 2), ("top_p", 1), ("max_output_tokens", 16), ("top_logprobs", 20),
         ("tools", []), ("tools", tool(description="d", parameters={"type": "object"}, strict=False)),
         ("tools", tool(output_schema=None, defer_loading=False, allowed_callers=["direct"])),
+        ("tools", tool(**{"async": False})), ("tools", tool(**{"async": None})),
+        ("client_metadata", {"k" * 256: "v" * 65_536}), ("client_metadata", {str(number): "" for number in range(64)}),
         ("tool_choice", "required"), ("tool_choice", tool()[0]), ("tool_choice", allowed()),
         ("tool_choice", {"type": "allowed_tools", "tools": tool()}), ("text", {}), ("text", schema()),
         ("text", {"format": None, "verbosity": None}), ("reasoning", {"effort": "minimal", "summary": "auto"}),

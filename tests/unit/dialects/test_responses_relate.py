@@ -8,12 +8,15 @@ from coterie.dialects.responses_relate import Source, place, relate
 from coterie.errors import ApiError
 from coterie.errors.entry import Retry
 
+PART = Source("input[4].output[2]", inside=True)
 SOURCES = (
     Source("instructions"),
     Source("previous_response_id"),
     Source("input[0]", inside=True, kinds=("input_text", "input_image", "input_file")),
     Source("input[1]", inside=True, calls=(Source("input[2]", inside=True), Source("previous_response_id"))),
     Source("input[4]", inside=True, field="output", kinds=("input_image",)),
+    Source("input[4]", inside=True, field="output", kinds=("input_text",), parts=(PART,)),
+    Source("input[4].output[2]", kinds=("input_file", "input_image"), parts=(PART, Source("conversation"))),
 )
 TOOLS = (0, 3)
 
@@ -45,7 +48,14 @@ PLACES = {
     "messages[4].tool_call_id": "input[4].call_id",
     "messages[4].content": "input[4].output",
     "messages[4].content[0].image_url.url": "input[4].output[0].image_url",
-    "messages[5].content": "input",
+    "messages[5].content": "input[4].output",
+    "messages[5].content[0].text": "input[4].output[2].text",
+    "messages[5].content[1].text": "input[4].output",
+    "messages[6].content": "input[4].output[2]",
+    "messages[6].content[0].image_url.url": "input[4].output[2].image_url",
+    "messages[6].content[1].image_url.url": "conversation",
+    "messages[6].content[2].image_url.url": "input[4].output[2]",
+    "messages[7].content": "input",
     "messages[99999999999999999999]": "input",
     "tools": "tools",
     "tools[0].function.name": "tools[0].name",
@@ -122,6 +132,7 @@ def test_words_without_a_parameter() -> None:
 @pytest.mark.parametrize(
     ("code", "param", "told", "kind"),
     [
+        ("unsupported_value", "messages[6].content[0].type", "input[4].output[2].type", "input_file"),
         ("unsupported_value", "messages[2].content[2].type", "input[0].content[2].type", "input_file"),
         ("invalid_value", "messages[4].content[0].type", "input[4].output[0].type", "input_image"),
     ],

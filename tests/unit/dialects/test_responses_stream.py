@@ -217,20 +217,27 @@ def test_a_call() -> None:
     ]  # fmt: skip
 
 
-def test_a_call_is_closed_when_the_next_begins() -> None:
+def test_calls_stay_open_until_the_end() -> None:
     machine = new()
     machine.feed(chunk(fragment(0, "c", "f", "{}")))
-    assert kinds(machine.feed(chunk(fragment(1, "d", "g", "")))) == [
-        "function_call_arguments.done", "output_item.done", "output_item.added",
-    ]  # fmt: skip
+    assert kinds(machine.feed(chunk(fragment(1, "d", "g", "")))) == ["output_item.added"]
+    for each in stop():
+        assert machine.feed(each) == []
+    assert kinds(machine.end()) == [*["function_call_arguments.done", "output_item.done"] * 2, "completed"]
 
 
-def test_what_waits_for_a_call_is_closed_with_it() -> None:
+def test_what_comes_after_a_call_waits_for_it() -> None:
     machine = new()
-    for delta in (fragment(0, "c", "f", "{"), {"content": "a"}, {"reasoning": "hm"}, {"content": "b"}):
+    for delta in (fragment(0, "c", "f", "{"), {"content": "a"}, {"reasoning": "hm"}, fragment(1, "d", "g", "{")):
         assert "output_item.done" not in kinds(machine.feed(chunk(delta)))
-    events = machine.feed(chunk(fragment(1, "d", "g", "{")))
-    assert [said(event).get("output_index") for event in events if b"output_item" in event] == [0, 1, 2, 3, 4]
+    events = run(machine, stop())
+    assert [said(event)["output_index"] for event in events if b"output_item" in event] == [0, 1, 2, 3]
+
+
+def test_what_comes_before_a_call_is_closed_when_it_begins() -> None:
+    machine = new()
+    machine.feed(text("a"))
+    assert "output_item.done" in kinds(machine.feed(chunk(fragment(0, "c", "f", "{"))))
 
 
 def test_items_are_closed_in_the_order_of_the_output() -> None:
@@ -244,11 +251,27 @@ def test_items_are_closed_in_the_order_of_the_output() -> None:
     ]  # fmt: skip
 
 
-def test_calls_that_mix_are_a_failure_with_both_in_the_output() -> None:
-    deltas = [fragment(0, "c", "f", "{"), fragment(1, "d", "g", "["), fragment(0, arguments="}")]
-    events = run(new(), [*map(chunk, deltas), *stop()])
-    assert shapes(final(events)) == [("function_call", "completed", "{"), ("function_call", "incomplete", "[")]
-    assert final(events)["status"] == "failed"
+MIXED = [fragment(0, "c", "f", "{"), fragment(1, "d", "g", "["), fragment(0, arguments="}"), fragment(1, arguments="]")]
+
+
+def test_calls_may_mix() -> None:
+    events = run(new(), [*map(chunk, MIXED), *stop("tool_calls")])
+    deltas = of_kind(events, "function_call_arguments.delta")
+    assert [(event["output_index"], event["delta"]) for event in deltas] == [(0, "{"), (1, "["), (0, "}"), (1, "]")]
+    output = final(events)["output"]
+    assert [event["item_id"] for event in deltas] == [output[0]["id"], output[1]["id"]] * 2
+    assert shapes(final(events)) == [("function_call", "completed", "{}"), ("function_call", "completed", "[]")]
+    assert judge(b"".join(events)) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "ending"), [([], ApiError("engine_failed")), ([], "cancel"), (stop("length"), None)]
+)  # fmt: skip
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_call_that_may_have_gone_on_is_not_completed(count: int, end: list[Chunk], ending: Any) -> None:
+    events = run(new(), [*map(chunk, MIXED[:count]), *end], ending)
+    assert [item["status"] for item in final(events)["output"]] == ["incomplete"] * 2
+    assert judge(b"".join(events)) == []
 
 
 @pytest.mark.parametrize(
@@ -267,6 +290,62 @@ def test_reasoning(names: Any, stem: str) -> None:
     assert found[0]["item"] == {**item, "status": "in_progress", "content": []}
     assert found[-1]["item"] == {**item, "content": [{"type": "reasoning_text", "text": "hm"}]}
     assert "logprobs" not in found[2]
+
+
+def thoughts(*entries: Any, **fields: Any) -> dict[str, Any]:
+    return {"reasoning_details": list(entries), **fields}
+
+
+SUMMARY = {"type": "reasoning.summary", "summary": "S", "index": 0, "format": "x"}
+THOUGHT = {"type": "reasoning.text", "text": "T", "signature": None}
+
+
+def test_a_summary_of_reasoning() -> None:
+    events = run(new(), [chunk(thoughts(SUMMARY)), chunk(thoughts(SUMMARY)), text("a"), *stop()])
+    found = [{name: value for name, value in event.items() if name != "sequence_number"} for event in read(events)]
+    item_id = found[2]["item"]["id"]
+    place = {"item_id": item_id, "output_index": 0, "summary_index": 0}
+    part, stem = {"type": "summary_text", "text": "SS"}, "response.reasoning_summary_text"
+    item = {"id": item_id, "type": "reasoning", "status": "completed", "summary": [part], "content": []}
+    assert found[2:9] == [
+        {"type": "response.output_item.added", "output_index": 0,
+         "item": {**item, "status": "in_progress", "summary": []}},
+        {"type": "response.reasoning_summary_part.added", **place, "part": {**part, "text": ""}},
+        {"type": f"{stem}.delta", **place, "delta": "S"},
+        {"type": f"{stem}.delta", **place, "delta": "S"},
+        {"type": f"{stem}.done", **place, "text": "SS"},
+        {"type": "response.reasoning_summary_part.done", **place, "part": part},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+    ]  # fmt: skip
+    assert judge(b"".join(events)) == []
+
+
+@pytest.mark.parametrize(
+    ("deltas", "content", "summary"),
+    [
+        ([thoughts(THOUGHT), thoughts(THOUGHT)], ["TT"], []),
+        ([thoughts(SUMMARY, THOUGHT)], ["T"], ["S"]),
+        ([thoughts(THOUGHT, SUMMARY, THOUGHT, SUMMARY)], ["T", "T"], ["S", "S"]),
+        ([thoughts(SUMMARY, THOUGHT, reasoning="R")], ["R"], []),
+        ([thoughts(THOUGHT, reasoning_content="R"), thoughts(SUMMARY, THOUGHT)], ["R"], []),
+        ([thoughts(THOUGHT, reasoning=None), thoughts(THOUGHT, reasoning="")], ["TT"], []),
+    ],
+)
+def test_details_of_reasoning(deltas: list[Any], content: list[str], summary: list[str]) -> None:
+    events = run(new(), [*map(chunk, deltas), *stop()])
+    (item,) = final(events)["output"]
+    assert [part["text"] for part in item["content"]] == content
+    assert [part["text"] for part in item["summary"]] == summary
+    assert judge(b"".join(events)) == []
+
+
+def test_details_without_a_text_say_nothing() -> None:
+    sealed = {"type": "reasoning.encrypted", "data": "x"}
+    signature = {"type": "reasoning.text", "text": None, "signature": "x"}
+    machine = new()
+    assert machine.feed(chunk(thoughts(sealed, signature))) == []
+    assert machine.feed(chunk({"reasoning_details": "x"})) == []
+    assert machine.response["output"] == []
 
 
 def test_reasoning_is_sealed_when_it_is_done() -> None:
@@ -374,6 +453,25 @@ def test_usage() -> None:
 
 def test_a_provider_that_does_not_count_leaves_no_usage() -> None:
     assert final(run(new(), [text("a"), chunk(finish="stop"), {"choices": [], "usage": None}]))["usage"] is None
+
+
+def so_far(tokens: int, each: Chunk) -> Chunk:
+    return {**each, "usage_so_far": {"prompt_tokens": 5, "completion_tokens": tokens, "total_tokens": 5 + tokens}}
+
+
+@pytest.mark.parametrize("ending", [ApiError("engine_failed"), ApiError("content_policy_violation"), "cancel"])
+def test_the_usage_of_what_broke_off_is_known_as_far_as_it_was_counted(ending: Any) -> None:
+    machine = new()
+    chunks = [so_far(0, {"choices": []}), so_far(1, text("a")), text("b"), so_far(2, {"choices": []}), text("c")]
+    events = run(machine, chunks, ending)
+    assert final(events)["usage"] == machine.usage == COUNTED
+    assert [event["response"]["usage"] for event in read(events) if "response" in event] == [None, None, COUNTED]
+
+
+def test_the_usage_of_a_whole_answer_is_its_last() -> None:
+    assert final(run(new(), [so_far(1, text("a")), *stop()]))["usage"] == COUNTED
+    uncounted = [so_far(1, text("a")), chunk(finish="stop"), {"choices": [], "usage": None}]
+    assert final(run(new(), uncounted))["usage"] is None
 
 
 def test_the_response_is_fresh() -> None:
@@ -529,12 +627,22 @@ def test_a_good_answer_says_everything_in_order(chunks: list[Chunk]) -> None:
     assert joined(part["refusal"] for part in parts if part["type"] == "refusal") == joined(
         delta.get("refusal") for delta in deltas
     )
+    plain = [delta.get("reasoning_content") or delta.get("reasoning") for delta in deltas]
+    first = next((place for place, thought in enumerate(plain) if thought), len(plain))
+    details = [entry for delta in deltas[:first] for entry in delta.get("reasoning_details", ())]
     assert joined(part["text"] for part in parts if part["type"] == "reasoning_text") == joined(
-        delta.get("reasoning_content") or delta.get("reasoning") for delta in deltas
+        [*(entry.get("text") for entry in details), *plain]
     )
-    assert joined(item.get("arguments") for item in response["output"]) == joined(
-        call["function"].get("arguments") for delta in deltas for call in delta.get("tool_calls", ())
+    assert joined(part["text"] for item in response["output"] for part in item.get("summary", ())) == joined(
+        entry.get("summary") for entry in details
     )
+    arguments: dict[int, str] = {}
+    for call in (call for delta in deltas for call in delta.get("tool_calls", ())):
+        said_of_it = call["function"].get("arguments", "")
+        arguments[call["index"]] = arguments.get(call["index"], "") + said_of_it
+    calls = [item["arguments"] for item in response["output"] if item["type"] == "function_call"]
+    assert calls == [arguments[index] for index in range(len(calls))]
+    assert len(calls) == len(arguments)
 
 
 def joined(texts: Any) -> str:
@@ -559,6 +667,18 @@ def test_a_content_policy_in_mid_answer_makes_it_incomplete() -> None:
     assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
     assert response["output"][0]["status"] == "incomplete"
     assert response["error"] is None
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_content_policy_before_anything_was_said_is_a_failure(queued: bool) -> None:
+    machine = new(queued=queued)
+    machine.begin()
+    machine.start()
+    machine.feed(chunk({"role": "assistant", "content": ""}))
+    events = machine.fail(ApiError("content_policy_violation"), "req_1")
+    assert kinds(events) == ["error", "failed"]
+    assert (machine.response["status"], machine.response["incomplete_details"]) == ("failed", None)
+    assert machine.response["error"]["code"] in RESPONSE_ERROR_CODES
 
 
 def test_a_silent_response_has_no_items() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -47,11 +49,11 @@ def refused(*given_items: Any, **fields: Any) -> ApiError:
     return raised.value
 
 
-def call(name: str, **fields: Any) -> dict[str, Any]:
+def call(name: str, /, **fields: Any) -> dict[str, Any]:
     return {"type": "function_call", "call_id": name, "name": "f", "arguments": "{}", **fields}
 
 
-def output(name: str, result: Any = "1", **fields: Any) -> dict[str, Any]:
+def output(name: str, result: Any = "1", /, **fields: Any) -> dict[str, Any]:
     return {"type": "function_call_output", "call_id": name, "output": result, **fields}
 
 
@@ -85,6 +87,14 @@ def made(**fields: Any) -> dict[str, Any]:
 
 
 BOTH = [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "no"}]
+
+IMAGE = {"type": "input_image", "image_url": "https://x"}
+SEEN = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}
+FILE = {"type": "input_file", "file_data": "data:x"}
+SEEN_FILE = {"type": "file", "file": {"file_data": "data:x"}}
+NEXT = "(see the next message of the user)"
+SHORT = f"call_{hashlib.sha256(b'c' * 200).hexdigest()}"
+BROKEN = call("d", arguments='{"a', status="incomplete")
 
 CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "roles": (
@@ -139,8 +149,54 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [called("c"), result("c", "a")],
     ),
     "an output in parts": (
-        [call("c"), output("c", [{"type": "input_text", "text": "a"}, {"type": "input_image", "image_url": "https://x"}])],
-        [called("c"), result("c", [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "https://x"}}])],
+        [call("c"), output("c", [{"type": "input_text", "text": "a"}, IMAGE])],
+        [called("c"), result("c", "a"), SEEN],
+    ),
+    "an output without a text": (
+        [USER, call("c"), output("c", [IMAGE, FILE]), said("a")],
+        [ASKED, called("c"), result("c", NEXT), {"role": "user", "content": [*SEEN["content"], SEEN_FILE]}, said("a")],
+    ),
+    "an output of two texts and an image": (
+        [call("c"), output("c", [{"type": "input_text", "text": "a"}, IMAGE, {"type": "input_text", "text": "b"}])],
+        [called("c"), result("c", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]), SEEN],
+    ),
+    "images of calls at once": (
+        [call("c"), call("d"), call("e"), output("d", [FILE]), USER, output("c", "1"), output("e", [IMAGE])],
+        [
+            called("c", "d", "e"), result("d", NEXT), result("c"), result("e", NEXT),
+            {"role": "user", "content": [SEEN_FILE, *SEEN["content"]]}, ASKED,
+        ],
+    ),
+    "images of calls one after the other": (
+        [call("c"), output("c", [IMAGE]), call("d"), output("d", [IMAGE])],
+        [called("c"), result("c", NEXT), SEEN, called("d"), result("d", NEXT), SEEN],
+    ),
+    "calls of one id at once": (
+        [USER, call("c"), call("c"), call("c_2"), output("c", "1"), output("c_2", "2"), output("c", "3")],
+        [ASKED, called("c", "c_2", "c_2_3"), result("c", "1"), result("c_2_3", "2"), result("c_2", "3")],
+    ),
+    "calls of one id around words": (
+        [call("c"), said("a"), call("c"), output("c", "1"), output("c", "2")],
+        [called("c"), result("c", "1"), called("c", content="a"), result("c", "2")],
+    ),
+    "calls of one long id": (
+        [call("c" * 200), call("c" * 200), output("c" * 200, "1"), output("c" * 200, "2")],
+        [called(SHORT, f"{SHORT}_2"), result(SHORT, "1"), result(f"{SHORT}_2", "2")],
+    ),
+    "a broken call": ([USER, BROKEN, USER], [ASKED, ASKED]),
+    "a broken call after words": ([said("a"), BROKEN, USER], [said("a"), ASKED]),
+    "a broken call among others": (
+        [USER, call("c"), BROKEN, call("e"), output("c"), output("e", "2")],
+        [ASKED, called("c", "e"), result("c"), result("e", "2")],
+    ),
+    "a broken call of the id of another": (
+        [USER, call("d", status="incomplete"), USER, call("d"), output("d")],
+        [ASKED, ASKED, called("d"), result("d")],
+    ),
+    "a broken call with its output": ([call("d", status="incomplete"), output("d")], [called("d"), result("d")]),
+    "reasoning before a broken call": (
+        [USER, thought("t"), BROKEN, call("c"), output("c")],
+        [ASKED, called("c", reasoning_content="t"), result("c")],
     ),
     "reasoning before a call": (
         [USER, thought("t"), call("c"), output("c")],
@@ -242,8 +298,30 @@ def test_a_call_that_was_broken_off_was_never_made() -> None:
     assert messages(USER, history=[USER, broken]) == [ASKED, ASKED]
     assert messages(USER, history=[USER, said("a"), broken]) == [ASKED, said("a"), ASKED]
     assert messages(USER, history=[USER, call("c"), broken, output("c")]) == [ASKED, called("c"), result("c"), ASKED]
+    with_words = {"role": "assistant", "content": "a"}
+    assert messages(USER, with_words, broken, history=[USER]) == [ASKED, ASKED, said("a")]
     answered = [{"id": "d", "type": "function", "function": {"name": "f", "arguments": '{"a'}}]
     assert messages(output("d"), history=[USER, broken])[1]["tool_calls"] == answered
+
+
+def test_names_that_chat_does_not_take_are_made_fit() -> None:
+    names = ["f", "ns.f:1", "f" * 70, "ns.f:1"]
+    calls = [call(str(number), name=name) for number, name in enumerate(names)]
+    made = messages(USER, *calls, *(output(item["call_id"]) for item in calls))
+    told = [one["function"]["name"] for one in made[1]["tool_calls"]]
+    assert told == ["f", "ns_f_1", "f" * 64, "ns_f_1"]
+    assert calls[1]["name"] == "ns.f:1"
+
+
+def test_what_was_sent_out_passes_as_chat() -> None:
+    odd = [call("c" * 4096, name="ns.f:1"), call("c" * 4096, name="f" * 70), call("d", status="incomplete")]
+    outputs = [output("c" * 4096, name="ns.f:1"), output("c" * 4096, [FILE, IMAGE])]
+    for translation in (
+        translated(*outputs[:1], output("c" * 4096), history=[USER, *odd]),
+        translated(USER, *odd, *outputs[:1], output("c" * 4096, [IMAGE])),
+    ):
+        parse_chat(translation.body, LIMITS)
+    parse_chat_openly(translated(*outputs, history=[USER, *odd]).body, LIMITS)
 
 
 def test_references() -> None:
@@ -283,11 +361,11 @@ BAD: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str, str]] = {
     "a call of the past without its output": (
         [USER], {"history": [call("c")]}, "invalid_value", "input", "No tool output found for function call c",
     ),
-    "a broken call that the caller wrote": (
-        [call("c", status="incomplete"), USER], {}, "invalid_value", "input", "No tool output found",
+    "two calls of one id, one output": (
+        [call("c"), call("c"), output("c")], {}, "invalid_value", "input", "No tool output found for function call c",
     ),
-    "two calls of one id": (
-        [call("c"), call("c"), output("c")], {}, "invalid_value", "input[1].call_id", "another call",
+    "nothing but a broken call": (
+        [call("c", status="incomplete")], {}, "missing_required_parameter", "input", "",
     ),
     "an output of the past without its call": (
         [USER], {"history": [output("c")], "previous_response_id": "resp_1"}, "invalid_value", "previous_response_id",
@@ -392,10 +470,10 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tools": []}, {}),
     ({"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}, {}),
     ({"tool_choice": "none"}, {}),
-    ({"tool_choice": "required"}, {"tool_choice": "required"}),
     ({"store": False, "metadata": {"a": "b"}, "truncation": "auto", "service_tier": "auto", "max_tool_calls": 1}, {}),
     ({"stream": True, "stream_options": {"include_obfuscation": False}}, {}),
     ({"background": True}, {}),
+    ({"client_metadata": {"a": "b"}}, {}),
 ]
 
 
@@ -436,10 +514,11 @@ TRANSLATED = {
 }  # fmt: skip
 OF_THE_EDGE = {"stream", "stream_options", "background", "store", "truncation"}
 ONLY_TOLD = {"metadata", "max_tool_calls"}
+NOWHERE = {"client_metadata"}
 
 
 def test_no_parameter_is_forgotten() -> None:
-    assert ResponsesRequest.model_fields.keys() == TRANSLATED | OF_THE_EDGE | ONLY_TOLD
+    assert ResponsesRequest.model_fields.keys() == TRANSLATED | OF_THE_EDGE | ONLY_TOLD | NOWHERE
     assert parse_response({"model": "m", "input": "a"}, LIMITS).echo.keys() >= ONLY_TOLD
 
 
@@ -449,9 +528,23 @@ STRICT: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str]] = {
     "an image's URL": (
         [USER, part(type="input_image", image_url="x")], {}, "invalid_image_url", "input[1].content[1].image_url",
     ),
-    "an image in an output": (
-        [call("c"), output("c", part(type="input_image", image_url="https://x")["content"])], {},
-        "unsupported_value", "input[1].output[1].type",
+    "an image's URL in an output": (
+        [call("c"), output("c", part(type="input_image", image_url="x")["content"])], {},
+        "invalid_image_url", "input[1].output[1].image_url",
+    ),
+    "an image's data in the last of two outputs": (
+        [
+            call("c"), call("d"), output("d", [IMAGE, IMAGE]),
+            output("c", [{**IMAGE, "image_url": "data:image/png;base64,"}]),
+        ],
+        {}, "invalid_base64_image", "input[3].output[0].image_url",
+    ),
+    "a file in an output": (
+        [call("c"), output("c", [IMAGE, FILE])], {}, "unsupported_value", "input[1].output[1].type",
+    ),
+    "a stored file in an output": (
+        [output("d")], {"history": [call("c"), output("c", [FILE]), call("d")], "previous_response_id": "resp_1"},
+        "unsupported_value", "previous_response_id",
     ),
     "a file": ([part(type="input_file", file_data="x")], {}, "unsupported_value", "input[0].content[1].type"),
     "a stored file": (
@@ -480,11 +573,6 @@ STRICT: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str, str]] = {
         },
         "invalid_function_parameters", "tools[1].parameters",
     ),
-    "one name twice": ([USER], {"tools": [FUNCTION, FUNCTION]}, "invalid_value", "tools[1].name"),
-    "an unknown tool": (
-        [USER], {"tools": [FUNCTION], "tool_choice": tools("g")[0]}, "invalid_value", "tool_choice.name",
-    ),
-    "a call of no tools": ([USER], {"tool_choice": "required"}, "invalid_value", "tool_choice"),
 }  # fmt: skip
 
 
@@ -529,7 +617,7 @@ def test_what_is_kept_alone_is_translated_and_keeps_its_place() -> None:
 # Anything.
 
 texts = st.text(max_size=3)
-ids = st.sampled_from(["c", "d", "e"])
+ids = st.sampled_from(["c", "d", "d_2", "e" * 200])
 parts = st.lists(
     st.fixed_dictionaries({"type": st.just("input_text"), "text": texts})
     | st.fixed_dictionaries({"type": st.just("input_image"), "image_url": texts})
@@ -540,7 +628,7 @@ parts = st.lists(
 items: st.SearchStrategy[list[dict[str, Any]]] = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "developer"]), "content": texts | parts})
     | st.fixed_dictionaries({"role": st.just("assistant"), "content": texts | st.just([])})
-    | ids.map(call)
+    | st.builds(call, ids, status=st.sampled_from(["completed", "incomplete"]))
     | st.builds(output, ids, texts | parts)
     | texts.map(thought)
     | st.sampled_from(["sealed:a", "b"]).map(lambda sealed: {"type": "compaction", "encrypted_content": sealed})
@@ -564,9 +652,13 @@ def test_any_items_become_a_chat_request_or_are_refused(
     finally:
         assert (past, found, parsed.input) == before
     assert len(translation.sources) == len(translation.body["messages"])
-    own_words = [message["content"] for message in translation.body["messages"] if message["role"] == "user"]
     users = [item for item in conversation(parsed, past, found) if item.get("role") == "user"]
-    assert len(own_words) == len(users)
+    made = translation.body["messages"]
+    shown = sum(one["role"] == "tool" and two["role"] == "user" for one, two in pairwise(made))
+    own_words = sum(message["role"] == "user" for message in made)
+    assert len(users) <= own_words <= len(users) + shown
+    results = [message["content"] for message in made if message["role"] == "tool"]
+    assert all(part["type"] == "text" for content in results if isinstance(content, list) for part in content)
     try:
         (parse_chat_openly if openly else parse_chat)(translation.body, LIMITS)
     except ApiError as error:

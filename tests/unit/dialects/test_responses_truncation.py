@@ -69,6 +69,8 @@ CASES: dict[str, tuple[str, float, str | None]] = {
     "an output in the newest exchange": ("u1 a1 u2 c1 u3 o1", LITTLE, "u2 c1 u3 o1"),
     "an output in the newest exchange, and nothing else": ("u1 c1 u2 o1", MUCH, None),
     "calls of one name": ("u1 c1 o1 u2 c1 o1 u3", LITTLE, "u1 c1 o1 u3"),
+    "calls of one name in one step": ("u1 c1 c1 o1 o1 u2", LITTLE, "u2"),
+    "calls of one name, answered apart": ("u1 a1 u2 c1 c1 o1 u3 o1", LITTLE, "u2 c1 c1 o1 u3 o1"),
     "no more than asked for": ("u1 a1 u2 a2 u3 a3 u4 a4 u5", 2 * 2 * (16 + 16 + 2), "u1 a1 u4 a4 u5"),
     "nothing asked for": ("u1 a1 u2 a2 u3", 0, "u1 a1 u3"),
 }

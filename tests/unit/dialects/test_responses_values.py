@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.chunks import USAGE, logprob
 
-from coterie.dialects.responses_values import response_annotations, response_logprobs, response_usage, tier_of
+from coterie.dialects.responses_values import (
+    response_annotations,
+    response_logprobs,
+    response_thoughts,
+    response_usage,
+    tier_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,8 @@ _json = st.recursive(
 def test_whatever_is_sent_can_be_written(value: Any) -> None:
     orjson.dumps(response_annotations(value))
     orjson.dumps(response_annotations([value]))
+    orjson.dumps(response_thoughts(value))
+    orjson.dumps(response_thoughts([value]))
     orjson.dumps(tier_of(value if isinstance(value, dict) else {"extra": value}))
 
 
@@ -113,3 +121,22 @@ def test_whatever_is_sent_can_be_written(value: Any) -> None:
 )
 def test_service_tier(chunk: dict[str, Any], tier: str | None) -> None:
     assert tier_of(chunk) == ({} if tier is None else {"service_tier": tier})
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        ([{"type": "reasoning.summary", "summary": "S"}, {"type": "reasoning.text", "text": "T"}],
+         [("summary_text", "S"), ("reasoning_text", "T")]),
+        ([{"type": "reasoning.text", "text": "T", "signature": "x", "id": 1, "index": {}}], [("reasoning_text", "T")]),
+        ([{"type": "reasoning.text", "signature": "x"}, {"type": "reasoning.text", "text": None}], []),
+        ([{"type": "reasoning.text", "text": ""}, {"type": "reasoning.summary", "text": "T"}], []),
+        ([{"type": "reasoning.encrypted", "data": "x", "text": "T"}, {"type": []}, {"text": "T"}, {}, 7, None], []),
+        ([{"type": "reasoning.text", "text": "\ud800"}, {"type": "reasoning.text", "text": ["T"]}], []),
+        ({"type": "reasoning.text", "text": "T"}, []),
+        ("T", []),
+        (None, []),
+    ],
+)  # fmt: skip
+def test_thoughts(details: Any, told: list[tuple[str, str]]) -> None:
+    assert response_thoughts(details) == told

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field, Tag
 
-from coterie.dialects.validation import Strict, at_most, by_field, by_type, path, tag, validate
+from coterie.dialects.validation import Off, Strict, at_most, by_field, by_type, path, tag, validate
 from coterie.errors import ApiError
 
 
 class Inner(Strict):
     kind: Literal["a"]
     number: Annotated[int, Field(ge=1, le=5)] = 1
+    mode: Literal["x"] | None = None
 
 
 class Other(Strict):
@@ -36,6 +37,7 @@ class Outer(Strict):
     exact: Annotated[float, Field(ge=-0.5, le=2.1)] | None = None
     text: Annotated[str, Field(min_length=1, max_length=3, pattern="^[a-z]+$")] | None = None
     flag: bool | None = None
+    off: Off | None = None
     nothing: None = None
     hidden: int | None = Field(None, alias="shown")
 
@@ -70,6 +72,15 @@ BAD: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "too short": ({"text": ""}, "string_below_min_length", "text", "minimum length 1, but got"),
     "of another pattern": ({"text": "A"}, "invalid_value", "text", "matches the pattern '^[a-z]+$'"),
     "no text": ({"text": None, "flag": "x"}, "invalid_type", "flag", "expected a boolean, but got a string"),
+    "a flag that cannot be set": ({"off": True}, "unsupported_value", "off", "'off' does not support true with this"),
+    "no flag": ({"off": "false"}, "invalid_type", "off", "expected a boolean, but got a string"),
+    "nothing for a flag": ({"off": 0}, "invalid_type", "off", "expected a boolean, but got an integer"),
+    "a flag for a text": (
+        {"one": {"kind": "a", "mode": True}},
+        "invalid_type",
+        "one.mode",
+        "a string, but got a boolean",
+    ),
     "more than nothing": ({"nothing": 1}, "invalid_type", "nothing", "expected null, but got an integer"),
 }
 
@@ -83,7 +94,7 @@ def test_errors(body: dict[str, Any], code: str, param: str, words: str) -> None
 
 
 def test_what_is_good_is_given_back() -> None:
-    outer = validate(Outer, {"one": {"kind": "b"}, "some": [{"kind": "a"}], "exact": 1, "shown": 3})
+    outer = validate(Outer, {"off": False, "one": {"kind": "b"}, "some": [{"kind": "a"}], "exact": 1, "shown": 3})
     assert (outer.one, outer.some, outer.exact, outer.hidden) == (Other(kind="b"), [Inner(kind="a")], 1.0, 3)
 
 

@@ -221,6 +221,17 @@ def test_a_count_that_is_none_counts_for_nothing() -> None:
     assert not answer.continuable
 
 
+def test_usage_so_far_is_that_of_one_answer() -> None:
+    answer = AnswerSoFar(CHAT)
+    first = {**delta("a"), "usage_so_far": usage(3, 2)["usage"]}
+    assert answer.feed(first) == first
+    fed(answer, "b")
+    answer.continued()
+    second = answer.feed({**counted("c", 1), "usage_so_far": usage(5, 1)["usage"]})
+    assert second == {**delta("c"), "usage_so_far": usage(3, 3)["usage"]}
+    assert answer.feed({"choices": [], "usage_so_far": usage(5, 2)["usage"]})["usage_so_far"] == usage(3, 4)["usage"]
+
+
 @pytest.mark.parametrize("followed", [False, True])
 def test_usage_beside_choices_goes_no_further(followed: bool) -> None:
     assert AnswerSoFar(CHAT, followed=followed).feed(counted("a", 1)) == delta("a")

@@ -81,10 +81,11 @@ class Read:
         calls: list[tuple[str, str, str]] = []
         for part in (part for delta in self.deltas for part in delta.get("tool_calls", ())):
             function = part["function"]
-            if part["index"] == len(calls):
+            place = part["index"]
+            if place == len(calls):
                 calls.append((part["id"], function["name"], function["arguments"]))
             else:
-                calls[-1] = (*calls[-1][:2], calls[-1][2] + function["arguments"])
+                calls[place] = (*calls[place][:2], calls[place][2] + function["arguments"])
         return calls
 
 
@@ -92,7 +93,7 @@ def judged(chunks: list[Chunk], count: int = 1) -> list[dict[str, Any]]:
     """What a whole stream says; it fails where the stream breaks a rule, or cannot be written."""
     choices, said = Choices(count), []
     for chunk in chunks:
-        assert set(chunk) <= {"choices", "usage", "extra"}
+        assert set(chunk) <= {"choices", "usage", "usage_so_far", "extra"}
         orjson.dumps(chunk)
         said += choices.admit(chunk)
     assert [chunk for chunk in chunks if "usage" in chunk] == chunks[-1:]
@@ -340,6 +341,19 @@ def test_usage_beside_choices_stays_there_for_those_who_asked_for_it() -> None:
         assert stream.feed(orjson.dumps({"choices": [], "usage": counts[3]})) is None
 
 
+def test_usage_is_told_as_soon_as_it_is_known() -> None:
+    counts = [{"prompt_tokens": 5, "completion_tokens": n, "total_tokens": 5 + n} for n in range(3)]
+    stream = ForeignStream(generation())
+    events = [event({"role": "assistant"}) | {"usage": counts[0]}, text("a", usage=counts[1]), text("b")]
+    events += [{"choices": [], "usage": counts[2]}, {"choices": [], "usage": "x"}]
+    chunks = [stream.feed(orjson.dumps(each)) for each in events]
+    so_far = [chunk and chunk.get("usage_so_far") for chunk in chunks]
+    assert so_far == [counts[0], counts[1], None, counts[2], None]
+    assert [chunk and chunk["choices"] for chunk in (chunks[0], chunks[3])] == [[], []]
+    stream.feed(orjson.dumps(STOP))
+    assert stream.feed(orjson.dumps({"choices": [], "usage": counts[2]})) is None  # the answer is whole: end() has it
+
+
 def test_groq_keeps_usage_and_errors_in_a_field_of_its_own() -> None:
     assert Read(text("a"), {**STOP, "x_groq": {"id": "req_1", "usage": USAGE}}).usage == USAGE
     assert (
@@ -532,6 +546,11 @@ CALLS: dict[str, tuple[list[list[dict[str, Any]]], list[tuple[str, str, str]]]] 
         [[head(index=0, id="a")], [rest("{", index=0)], [rest("}", index=0)], [head("g", "{}", index=1, id="b")]],
         [("a", "f", "{}"), ("b", "g", "{}")],
     ),
+    "among each other": (
+        [[head(index=0, id="a")], [head("g", index=1, id="b")], [rest("{", index=0)],
+         [rest("[]", index=1), rest("}", index=0)]],
+        [("a", "f", "{}"), ("b", "g", "[]")],
+    ),
     "without index": ([[head(id="a")], [rest("{")], [rest("}")], [head(id="b")], [rest("1")]],
                       [("a", "f", "{}"), ("b", "f", "1")]),
     "the id again, without index": ([[head(id="a")], [rest("{}", id="a")]], [("a", "f", "{}")]),
@@ -575,7 +594,6 @@ def test_tool_calls_of_several_choices_do_not_mix() -> None:
         ["x"], "x", 5, {"a": 1}, [{"function": "f"}], [{"function": {"arguments": "{}"}}], [{"id": "a"}],
         [head(index="0", id="a")], [head(index=True, id="a")], [head(index=0, id=5)], [head(index=[], id="a")],
         [head(index=0, id="a", type="custom")], [head(index=0, id="a"), {"index": 0, "function": "f"}],
-        [head(index=0, id="a"), head("g", index=1, id="b"), rest("{}", index=0)],
         [head(index=0, id="a"), head("g", index=0)], [head("f", [1], index=0, id="a")],
     ],
 )  # fmt: skip
@@ -700,7 +718,7 @@ def test_whatever_comes_the_chunks_keep_the_rules_or_it_is_a_failure_of_the_cata
         for data in events:
             chunk = stream.feed(data)
             if chunk is not None:
-                assert chunk["choices"] or chunk["extra"]
+                assert chunk["choices"] or chunk.get("extra") or chunk["usage_so_far"]
                 orjson.dumps(chunk)
                 assert judge.admit(chunk) == chunk["choices"]
         end = stream.end()

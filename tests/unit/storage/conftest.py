@@ -13,7 +13,7 @@ from tests.support.stored import Clock
 from coterie.storage import ConversationStore, Database, ResponseStore, open_database
 
 KINDS = ("sqlite", "postgres")
-_TABLES = ("responses", "conversations")  # and what belongs to them
+_TABLES = ("responses", "conversations", "instances")  # and what belongs to them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

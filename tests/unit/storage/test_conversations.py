@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Literal
 
 import pytest
-from tests.support.stored import NOW_S, Clock, message
+from tests.support.stored import NOW_S, Clock, message, response_object, stored_response
 
 from coterie.errors import ApiError
-from coterie.storage import ConversationStore, Database
+from coterie.storage import ConversationStore, Database, ResponseStore
+from coterie.storage import conversations as stored
 from coterie.storage.conversations import MAX_PAGE_ITEMS, Conversation
+from coterie.storage.rows import as_text, from_text
 
 ITEMS = [message(f"msg_{number}", f"text {number}") for number in range(7)]
 
@@ -203,3 +206,68 @@ async def test_the_locks_of_one_instance_are_given_free(conversations: Conversat
     await conversations.lock("ann", theirs, "resp_9", "elsewhere")
     assert await conversations.unlock_all("here") == 3
     assert [(await conversations.get("ann", one)).locked_by for one in [*mine, theirs]] == [None] * 3 + ["resp_9"]
+
+
+# ---------------------------------------------------------------- how much there is to read
+
+
+async def test_a_history_of_too_many_bytes_is_refused_before_it_is_read(
+    conversations: ConversationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [*ITEMS, message("msg_ü", "ü" * 100)]
+    conversation_id = (await conversations.create("ann", {}, items[:5])).id
+    await conversations.append("ann", conversation_id, items[5:])
+    size = sum(len(as_text(item).encode()) for item in items)
+    assert await conversations.history("ann", conversation_id, 10, most_bytes=size) == items
+    monkeypatch.setattr(conversations, "_items", None)
+    with pytest.raises(ApiError, match=f"longer than {size - 1} bytes") as failure:
+        await conversations.history("ann", conversation_id, 10, size - 1)
+    assert (failure.value.code, failure.value.param) == ("invalid_value", "conversation")
+
+
+async def test_a_finished_responses_items_count(conversations: ConversationStore, responses: ResponseStore) -> None:
+    conversation = await conversations.create("ann", {})
+    await responses.create(stored_response(id="resp_1", conversation_id=conversation.id))
+    end = response_object("resp_1")
+    await responses.finish("resp_1", status="completed", response=end, conversation_items=ITEMS[:1])
+    size = len(as_text(ITEMS[0]))
+    assert await conversations.history("ann", conversation.id, 10, size) == ITEMS[:1]
+    with pytest.raises(ApiError, match="longer than"):
+        await conversations.history("ann", conversation.id, 10, size - 1)
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize(("most", "count"), [(0, 1), (1, 1), (2, 2), (3, 3), (9, 4)])
+async def test_a_page_has_as_many_items_as_fit_and_one_at_least(
+    conversations: ConversationStore,
+    monkeypatch: pytest.MonkeyPatch,
+    order: Literal["asc", "desc"],
+    most: int,
+    count: int,
+) -> None:
+    monkeypatch.setattr(stored, "MAX_PAGE_BYTES", len(as_text(ITEMS[0])) * most)
+    conversation_id = await made(conversations, 4)
+    in_order = ITEMS[:4] if order == "asc" else ITEMS[3::-1]
+    assert await conversations.page("ann", conversation_id, order=order) == (in_order[:count], count < 4)
+
+
+async def test_an_empty_page_has_no_more(conversations: ConversationStore) -> None:
+    assert await conversations.page("ann", await made(conversations, 0)) == ([], False)
+
+
+async def test_long_items_are_decoded_off_the_event_loop(
+    conversations: ConversationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+
+    def told(text: str) -> object:
+        threads.add(threading.current_thread())
+        return from_text(text)
+
+    monkeypatch.setattr(stored, "from_text", told)
+    long = message("msg_long", "long " * 50_000)
+    conversation_id = (await conversations.create("ann", {}, [long])).id
+    threads.clear()
+    assert await conversations.item("ann", conversation_id, "msg_long") == long
+    assert threads
+    assert threading.current_thread() not in threads

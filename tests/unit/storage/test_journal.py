@@ -90,8 +90,38 @@ def test_files_are_for_their_owners_eyes_alone(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("not ours")
-    assert Journal(tmp_path).left() == {}
+    journal = Journal(tmp_path)
+    for name in (
+        "notes.txt",
+        ".events",
+        "copy of resp_1.events",
+        "resp_1.events.old",
+        "ü.events",
+        "a" * 129 + ".events",
+    ):
+        (tmp_path / name).write_bytes(EVENT)
+    (tmp_path / "resp_2.events").mkdir()
+    file = journal.open("resp_1")
+    file.write(EVENT)
+    file.close()
+    assert journal.left() == {"resp_1": EVENT}
+    assert journal.ids() == ["resp_1"]
+
+
+def test_journals_are_read_one_by_one(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    for response_id in ("resp_2", "resp_1"):
+        file = journal.open(response_id)
+        file.write(EVENT + response_id.encode() + b"\n\nevent: cut")
+        file.close()
+    assert journal.ids() == ["resp_1", "resp_2"]
+    assert journal.read("resp_2") == EVENT + b"resp_2\n\n"
+    assert journal.read("resp_3") == b""
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert journal.read("resp_2") == b""
+
+
+def refuse(path: Path) -> bytes:
+    raise PermissionError(13, "Permission denied")
 
 
 @pytest.mark.parametrize("response_id", ["", "..", "../resp_1", "a/b", "a\0", "ü", "a" * 129, "resp_1\n"])
@@ -107,14 +137,19 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         Journal(tmp_path / "file")
 
 
-def test_a_journal_that_cannot_be_opened_or_read_is_told(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_or_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path)
     (tmp_path / "resp_1.events").mkdir()
     with pytest.raises(ApiError) as failure:
         journal.open("resp_1")
     assert failure.value.code == "storage_failed"
+    journal.open("resp_2").close()
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(StorageError, match="cannot be read"):
         journal.left()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(StorageError, match="cannot be read: Permission denied"):
+        journal.ids()
 
 
 def fails_at(call: int) -> Callable[[int, bytes], int]:

@@ -5,7 +5,7 @@ from importlib import resources
 import pytest
 
 from coterie.errors import ApiError
-from coterie.storage import StorageError, open_database
+from coterie.storage import ConversationStore, ResponseStore, StorageError, open_database
 from coterie.storage.migrate import migrate, migrations, split
 
 FIRST = {1: "CREATE TABLE one (a TEXT);\n-- a word; and another\nINSERT INTO one VALUES ('x;\ny');\n"}
@@ -66,3 +66,29 @@ async def test_a_newer_database_is_refused_and_left_alone(new_url: str) -> None:
         await database.close()
     with pytest.raises(StorageError, match=r"version 99.*newer Coterie"):
         await open_database(new_url)
+
+
+async def test_what_was_stored_before_there_were_sizes_is_measured(new_url: str) -> None:
+    database = await open_database(new_url)
+    try:
+        for table in ("response_sizes", "instances", "response_items", "responses", "conversation_items"):
+            await database.execute(f"DROP TABLE {table}")
+        await database.execute("DROP TABLE conversations")
+        await database.execute("DROP TABLE schema_version")
+        await migrate(database, {1: migrations()[1]})
+        await database.execute("INSERT INTO conversations VALUES ('c1', 'ann', 0, '{}', 1, NULL, NULL)")
+        await database.execute("INSERT INTO conversation_items VALUES ('c1', 0, 'msg_1', '{\"id\":\"msg_1\"}')")
+        await database.execute(
+            "INSERT INTO responses VALUES "
+            "('r1', 'ann', 'completed', 0, NULL, 0, 'm', NULL, NULL, 'here', '{\"output\":[]}', '[]', NULL, 0)"
+        )
+        assert await migrate(database) == max(migrations())
+        responses, conversations = ResponseStore(database), ConversationStore(database)
+        assert len(await responses.history("ann", "r1", 1, most_bytes=15)) == 1
+        with pytest.raises(ApiError, match="longer than 14 bytes"):
+            await responses.history("ann", "r1", 1, most_bytes=14)
+        assert len(await conversations.history("ann", "c1", 1, most_bytes=14)) == 1
+        with pytest.raises(ApiError, match="longer than 13 bytes"):
+            await conversations.history("ann", "c1", 1, most_bytes=13)
+    finally:
+        await database.close()

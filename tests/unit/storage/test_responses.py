@@ -8,7 +8,7 @@ from tests.support.stored import NOW_S, Clock, message, response_object, stored_
 
 from coterie.errors import ApiError
 from coterie.storage import ConversationStore, Database, ResponseStore, StoredResponse
-from coterie.storage.rows import PACKED_FROM_BYTES
+from coterie.storage.rows import PACKED_FROM_BYTES, as_text
 
 LONG_EVENTS = b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n' * 200
 
@@ -316,7 +316,7 @@ async def test_history_is_the_chain_from_its_beginning(responses: ResponseStore)
     assert first == await responses.get("ann", ids[0], events=False)
 
 
-async def test_history_of_a_hundred_links_is_one_query(
+async def test_history_of_a_hundred_links_is_two_queries(
     responses: ResponseStore, db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await chain(responses, 100)
@@ -330,7 +330,7 @@ async def test_history_of_a_hundred_links_is_one_query(
     history = await responses.history("ann", ids[-1], 100)
     assert [one.id for one in history] == ids
     assert [one.input for one in history] == [[message(f"msg_{number}")] for number in range(100)]
-    assert len(asked) == 1
+    assert len(asked) == 2
 
 
 async def test_a_chain_beyond_the_limit_is_told(responses: ResponseStore) -> None:
@@ -433,3 +433,84 @@ def test_a_stored_response_is_a_value() -> None:
     with pytest.raises(AttributeError):
         stored_response().status = "completed"  # type: ignore[misc]
     assert StoredResponse.__slots__
+
+
+async def test_unfinished_can_be_had_one_by_one(responses: ResponseStore) -> None:
+    first, second = stored_response(created_at=NOW_S - 5, owner="bob"), stored_response(expires_at=NOW_S - 1)
+    for stored in (second, first, stored_response(status="completed"), stored_response(instance="elsewhere")):
+        await responses.create(stored)
+    ids = await responses.unfinished_ids("here")
+    assert ids == [first.id, second.id]
+    assert [await responses.load(one) for one in ids] == [first, second]
+    assert await responses.load("resp_none") is None
+
+
+# ---------------------------------------------------------------- how much there is to read
+
+
+class Reads:
+    """The statements that were read with."""
+
+    def __init__(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[str] = []
+        fetch = db.fetch
+
+        async def told(sql: str, *args: Any) -> Any:
+            self.statements.append(sql)
+            return await fetch(sql, *args)
+
+        monkeypatch.setattr(db, "fetch", told)
+
+    @property
+    def of_bodies(self) -> int:
+        return sum("r.input" in statement or "SELECT item" in statement for statement in self.statements)
+
+
+async def test_a_chain_of_too_many_bytes_is_refused_before_it_is_read(
+    responses: ResponseStore, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await chain(responses, 3)
+    said = message("msg_end", "ü" * 100, role="assistant")
+    await responses.create(stored_response(id="resp_end", previous_response_id=ids[-1]))
+    await responses.finish("resp_end", status="completed", response=response_object("resp_end", "completed", said))
+    whole = await responses.history("ann", "resp_end", 9)
+    size = sum(len(as_text(one.response).encode()) + len(as_text(one.input).encode()) for one in whole)
+    assert await responses.history("ann", "resp_end", 9, most_bytes=size) == whole
+    reads = Reads(db, monkeypatch)
+    with pytest.raises(ApiError, match=f"it ends is longer than {size - 1} bytes") as failure:
+        await responses.history("ann", "resp_end", 9, size - 1)
+    assert (failure.value.code, failure.value.param) == ("invalid_value", "previous_response_id")
+    assert (len(reads.statements), reads.of_bodies) == (1, 0)
+
+
+# ---------------------------------------------------------------- locks of what is deleted
+
+
+async def locked(conversations: ConversationStore, response_id: str) -> str:
+    """A conversation that ``response_id`` holds."""
+    conversation = await conversations.create("ann", {})
+    await conversations.lock("ann", conversation.id, response_id, "elsewhere")
+    return conversation.id
+
+
+async def test_deleting_a_response_frees_its_conversation(
+    responses: ResponseStore, conversations: ConversationStore
+) -> None:
+    name, other = await locked(conversations, "resp_1"), await locked(conversations, "resp_2")
+    await responses.create(stored_response(id="resp_1", conversation_id=name))
+    assert not await responses.delete("bob", "resp_1")
+    assert (await conversations.get("ann", name)).locked_by == "resp_1"
+    assert await responses.delete("ann", "resp_1")
+    assert (await conversations.get("ann", name)).locked_by is None
+    assert (await conversations.get("ann", other)).locked_by == "resp_2"
+
+
+async def test_an_expired_response_frees_its_conversation(
+    responses: ResponseStore, conversations: ConversationStore
+) -> None:
+    expired, other = await locked(conversations, "resp_1"), await locked(conversations, "resp_2")
+    await responses.create(stored_response(id="resp_1", expires_at=NOW_S, conversation_id=expired))
+    await responses.create(stored_response(id="resp_2", expires_at=NOW_S + 1, conversation_id=other))
+    assert await responses.purge(NOW_S) == 1
+    assert (await conversations.get("ann", expired)).locked_by is None
+    assert (await conversations.get("ann", other)).locked_by == "resp_2"

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coterie.storage.rows import PACKED_FROM_BYTES, as_text, from_text, key, pack, unpack
+from coterie.storage.rows import (
+    PACKED_FROM_BYTES,
+    READ_INLINE_BYTES,
+    as_text,
+    decoded,
+    from_text,
+    item_values,
+    key,
+    pack,
+    size_of,
+    unpack,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False)
@@ -55,3 +67,18 @@ def test_every_id_has_a_key_of_its_own_that_any_database_takes(one: str, two: st
 
 def test_an_id_of_ours_is_its_own_key() -> None:
     assert key("resp_" + "0a" * 24) == "resp_" + "0a" * 24
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_a_size_is_that_of_the_bytes(text: str) -> None:
+    assert size_of(text) == len(text.encode())
+
+
+def test_an_item_of_a_conversation_has_its_key_its_text_and_its_size() -> None:
+    assert item_values({"id": "msg_1", "text": "ü"}) == ("msg_1", '{"id":"msg_1","text":"ü"}', 26)
+
+
+async def test_what_is_long_is_decoded_in_another_thread() -> None:
+    here = threading.current_thread()
+    assert await decoded(READ_INLINE_BYTES, threading.current_thread) is here
+    assert await decoded(READ_INLINE_BYTES + 1, threading.current_thread) is not here

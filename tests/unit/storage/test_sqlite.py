@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.waiting import until
 
 from coterie.errors import ApiError
 from coterie.storage import StorageError, open_database, sqlite
+from coterie.storage.database import Step
 from coterie.storage.sqlite import SqliteDatabase, open_sqlite
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT COUNT(*) FROM n"
@@ -211,4 +213,166 @@ async def test_nothing_is_left_of_what_was_deleted(path: Path) -> None:
         await database.forget()
         assert not any(b"secret" in file.read_bytes() for file in path.parent.iterdir())
     finally:
+        await database.close()
+
+
+class Traced:
+    """The statements that the writing connection of a database executes."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self.statements: list[str] = []
+        database._writer._connection.set_trace_callback(self.statements.append)
+
+    @property
+    def emptied(self) -> int:
+        return sum("wal_checkpoint" in statement for statement in self.statements)
+
+
+async def test_a_log_that_somebody_reads_is_owed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_EMPTYING_TIMEOUT_S", 0.012)
+    database = await open_sqlite(path)
+    log = path.with_name("a.db-wal")
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    reader = sqlite3.connect(path, isolation_level=None)
+    try:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        traced = Traced(database)
+        await database.execute("INSERT INTO t VALUES (1)")
+        await database.forget()
+        assert log.stat().st_size > 0
+        assert "PRAGMA busy_timeout = 12" in traced.statements
+        assert traced.statements[-1] == "PRAGMA busy_timeout = 10000"
+        await database.tend()
+        assert (traced.emptied, log.stat().st_size > 0) == (2, True)
+        reader.execute("ROLLBACK")
+        await database.tend()
+        assert (traced.emptied, log.stat().st_size) == (3, 0)
+        await database.tend()
+        assert traced.emptied == 3
+    finally:
+        reader.close()
+        await database.close()
+
+
+async def test_a_log_that_could_not_be_emptied_is_owed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = await open_sqlite(path)
+    try:
+        await database.execute("CREATE TABLE t (a INTEGER)")
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "_empty_log", lambda connection: connection.execute("no statement"))
+            await database.forget()
+        await database.tend()
+        assert path.with_name("a.db-wal").stat().st_size == 0
+    finally:
+        await database.close()
+
+
+async def test_forgetting_several_times_at_once_is_done_once(path: Path) -> None:
+    database = await open_sqlite(path)
+    go_on = threading.Event()
+    traced = Traced(database)
+    try:
+        await asyncio.gather(*(database.forget() for _ in range(20)))
+        assert traced.emptied == 1
+        held = database._writer.submit(lambda _: go_on.wait(60))
+        first = asyncio.create_task(database.forget())
+        await until(lambda: database._next_emptying is None and bool(database._emptyings))
+        later = [
+            asyncio.create_task(database.forget()) for _ in range(20)
+        ]  # what they deleted may come after the first
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(held, first, *later)
+        assert traced.emptied == 3
+    finally:
+        go_on.set()
+        await database.close()
+
+
+async def test_who_forgets_and_leaves_is_forgotten_for_all_the_same(path: Path) -> None:
+    database = await open_sqlite(path)
+    traced = Traced(database)
+    task = asyncio.create_task(database.forget())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    await database.close()
+    assert traced.emptied == 1
+
+
+@pytest.mark.parametrize("kind", ["writer", "reader"])
+async def test_who_waits_too_long_in_the_queue_is_told_and_nothing_is_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    database = await open_sqlite(path)
+    go_on = threading.Event()
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    worker = database._writer if kind == "writer" else database._reader
+    held = worker.submit(lambda _: go_on.wait(60))
+    done: list[sqlite3.Connection] = []
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "STATEMENT_TIMEOUT_S", 0.01)
+            with pytest.raises(ApiError) as failure:
+                await worker.submit(done.append)
+        assert failure.value.code == "storage_failed"
+        go_on.set()
+        await held
+        await worker.submit(lambda _: None)
+        assert done == []
+    finally:
+        go_on.set()
+        await database.close()
+
+
+async def test_a_transaction_whose_statement_waits_too_long_is_rolled_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await open_sqlite(path)
+    go_on = threading.Event()
+    await database.execute("CREATE TABLE t (a INTEGER)")
+
+    async def insert_twice() -> None:
+        async with database.transaction() as transaction:
+            await transaction.execute("INSERT INTO t VALUES (1)")
+            database._writer.submit(lambda _: go_on.wait(60))
+            monkeypatch.setattr(sqlite, "STATEMENT_TIMEOUT_S", 0.01)
+            await transaction.execute("INSERT INTO t VALUES (2)")
+
+    try:
+        with pytest.raises(ApiError):
+            await insert_twice()
+        with pytest.raises(ApiError):  # by now the rollback has waited too long as well, and is done all the same
+            await database._writer.submit(lambda _: None)
+        monkeypatch.undo()
+        go_on.set()
+        assert await database.execute("INSERT INTO t VALUES (3)") == 1
+        assert [row["a"] for row in await database.fetch("SELECT a FROM t")] == [3]
+    finally:
+        go_on.set()
+        await database.close()
+
+
+async def test_a_batch_is_made_ready_while_others_write(path: Path) -> None:
+    database = await open_sqlite(path)
+    await database.execute("CREATE TABLE t (a INTEGER)")
+    began, go_on = threading.Event(), threading.Event()
+
+    def prepare() -> list[Step]:
+        began.set()
+        go_on.wait(60)
+        return [Step("INSERT INTO t VALUES (2)", [()])]
+
+    batch = asyncio.create_task(database.apply(prepare))
+    try:
+        await asyncio.to_thread(began.wait, 60)
+        async with asyncio.timeout(30):
+            await database.execute("INSERT INTO t VALUES (1)")
+        go_on.set()
+        await batch
+        assert [row["a"] for row in await database.fetch("SELECT a FROM t ORDER BY rowid")] == [1, 2]
+    finally:
+        go_on.set()
         await database.close()

@@ -234,3 +234,66 @@ def test_a_plan_that_cannot_be_asked_is_refused_at_once() -> None:
     with pytest.raises(ApiError) as caught:
         Asking(asked(input=[output]), lambda sealed: None, Model(9))
     assert caught.value.code == "invalid_value"
+
+
+# An answer that the server bounds
+
+
+class Small:
+    """A model whose context is ``limit`` tokens, for a request and its answer; a message is 100 tokens."""
+
+    def __init__(self, limit: int, *, tells: bool = True, counts_answer: bool = True) -> None:
+        self.asked: list[tuple[int, int]] = []
+        """Messages and bound of the answer of each request."""
+        self._limit, self._tells, self._counts_answer = limit, tells, counts_answer
+
+    async def __call__(self, body: dict[str, Any]) -> AsyncGenerator[Chunk, None]:
+        count, bound = len(body["messages"]), body["max_completion_tokens"]
+        self.asked.append((count, bound))
+        needed = 100 * count + bound
+        if needed > self._limit:
+            if self._tells:
+                raise too_long(limit=self._limit, actual=needed if self._counts_answer else 100 * count)
+            raise too_long()
+        for chunk in WHOLE:
+            yield chunk
+
+
+async def bounded(model: Small, exchanges: int, most_tokens: int) -> None:
+    asking = Asking(asked(talk(exchanges), truncation="auto"), lambda sealed: None, model, most_tokens=most_tokens)
+    assert [chunk async for chunk in asking.chunks()] == list(WHOLE)
+
+
+@pytest.mark.parametrize("counts_answer", [True, False])
+async def test_a_bounded_answer_takes_a_quarter_of_the_context_before_anything_is_left_out(counts_answer: bool) -> None:
+    model = Small(2000, counts_answer=counts_answer)
+    await bounded(model, 7, 1024)
+    assert model.asked == [(15, 1024), (15, 500)]
+
+
+async def test_where_that_is_not_enough_the_conversation_is_shortened() -> None:
+    model = Small(2000)
+    await bounded(model, 50, 1024)
+    count, bound = model.asked[-1]
+    assert bound == 500
+    assert 8 <= count <= 15
+    assert len(model.asked) <= 4
+
+
+async def test_an_answer_that_is_bounded_by_less_stays_so() -> None:
+    model = Small(2000)
+    await bounded(model, 50, 1)
+    assert {bound for _, bound in model.asked} == {1}
+
+
+async def test_where_the_context_is_not_told_the_bound_stays() -> None:
+    model = Small(2000, tells=False)
+    await bounded(model, 50, 1024)
+    assert {bound for _, bound in model.asked} == {1024}
+
+
+async def test_without_truncation_an_answer_is_bounded_as_well() -> None:
+    model = Small(2000)
+    asking = Asking(asked(), lambda sealed: None, model, most_tokens=7)
+    assert [chunk async for chunk in asking.chunks()] == list(WHOLE)
+    assert model.asked == [(1, 7)]

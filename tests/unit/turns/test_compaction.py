@@ -35,6 +35,7 @@ def test_the_model_is_asked_for_a_note_after_all_that_was_said() -> None:
     assert task["content"][0]["text"].startswith("Write a note about the conversation so far")
     assert to_ask.context == TALK
     assert not to_ask.parsed.store
+    assert to_ask.parsed.truncate, "a conversation that is too long is what most needs a note"
     assert asked.parsed.store, "the plan itself is not changed"
 
 

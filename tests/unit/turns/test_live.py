@@ -14,6 +14,7 @@ from tests.support.responding import full_disk
 from coterie.errors import ApiError
 from coterie.errors.render import DONE
 from coterie.storage.journal import Journal, JournalFile
+from coterie.turns import live as live_module
 from coterie.turns.live import Live, replay
 
 EVENTS = [b"event: %d\ndata: {}\n\n" % number for number in range(5)]
@@ -158,3 +159,43 @@ async def test_a_journal_that_fails_holds_whole_events_and_the_end_is_heard(
 def test_a_replay_is_what_a_listener_heard(after: int, count: int) -> None:
     stream = b"".join((*EVENTS[:count], DONE))
     assert list(replay(stream, after)) == [*EVENTS[:count][max(0, after + 1) :], DONE]
+
+
+@pytest.mark.parametrize("size", [1, 7, 22, 23, 1000])
+@pytest.mark.parametrize("failed", [False, True], ids=["", "the journal fails"])
+async def test_a_listener_reads_a_block_at_a_time(
+    file: JournalFile, monkeypatch: pytest.MonkeyPatch, size: int, failed: bool
+) -> None:
+    monkeypatch.setattr(live_module, "_BLOCK_BYTES", size)
+    blocks: list[int] = []
+    read = file.read
+
+    def counted(offset: int, most: int | None = None) -> bytes:
+        data = read(offset, most)
+        blocks.append(len(data))
+        return data
+
+    file.read = counted  # type: ignore[method-assign]
+    live = Live(file)
+    live.held = True
+    live.say(EVENTS[:3])
+    listening = asyncio.create_task(heard(live))
+    await settled()
+    live.say(EVENTS[3:])
+    with full_disk(0 if failed else 10_000):
+        live.end([DONE])
+    assert await listening == [*EVENTS, DONE]
+    assert max(blocks) <= size
+    assert live.said() == b"".join((*EVENTS, DONE))
+    live.release()
+
+
+async def test_a_journal_that_cannot_be_deleted_is_no_failure(
+    file: JournalFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forget() -> None:
+        raise PermissionError("no")
+
+    file.forget = forget  # type: ignore[method-assign]
+    Live(file).forget()
+    assert "a journal was not deleted" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coterie.storage import StorageError
 from coterie.turns.sealing import Sealer, key_of
 
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -55,3 +57,21 @@ def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert key_of(folder) == key
     assert stat.S_IMODE((folder / "sealing.key").stat().st_mode) == 0o600
     assert key_of(tmp_path / "other") != key
+
+
+@pytest.mark.parametrize("content", [b"", b"k" * 31, b"k" * 33])
+def test_a_file_that_holds_no_key_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sealing.key").write_bytes(content)
+    with pytest.raises(StorageError, match=f"{len(content)} bytes instead of 32"):
+        key_of(tmp_path)
+    assert (tmp_path / "sealing.key").read_bytes() == content
+
+
+def test_a_key_that_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        key_of(tmp_path)
+    assert list(tmp_path.iterdir()) == []

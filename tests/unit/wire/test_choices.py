@@ -180,6 +180,17 @@ def test_tool_calls_get_their_fields_and_keep_others() -> None:
     choices.admit(chunk(finish="tool_calls"))
 
 
+def test_tool_calls_that_have_begun_go_on_in_any_order() -> None:
+    choices = Choices(1)
+    for delta in (fragment(0, "c", "f", ""), fragment(1, "d", "g", "")):
+        choices.admit(chunk(delta))
+    for index, identity, name in ((0, "c", "f"), (1, None, None), (0, None, "f"), (1, "d", None)):
+        (said,) = choices.admit(chunk(fragment(index, identity, name, "{")))
+        assert said["delta"]["tool_calls"] == [{"index": index, "function": {"arguments": "{"}}]
+    choices.admit(chunk(fragment(2, "e", "g")))
+    choices.admit(chunk(finish="tool_calls"))
+
+
 HEAD = chunk(fragment(0, "c", "f", ""))
 
 REFUSED: dict[str, tuple[Any, ...]] = {
@@ -214,7 +225,9 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "a tool call of another kind": (chunk({"tool_calls": [{"index": 0, "id": "c", "type": "custom", "custom": {}}]}),),
     "a function that is none": (chunk({"tool_calls": [{"index": 0, "id": "c", "function": "f"}]}),),
     "arguments that are none": (chunk(fragment(0, "c", "f", {"a": 1})),),
-    "an earlier tool call": (HEAD, chunk(fragment(1, "d", "g")), chunk(fragment(0, arguments="{}"))),
+    "an earlier tool call that changes its id": (HEAD, chunk(fragment(1, "d", "g")), chunk(fragment(0, "d"))),
+    "an earlier tool call that changes its name": (HEAD, chunk(fragment(1, "d", "g")), chunk(fragment(0, None, "g"))),
+    "a tool call that leaves one out": (HEAD, chunk(fragment(2, "d", "g"))),
     "a tool call that changes its id": (HEAD, chunk(fragment(0, "d"))),
     "a tool call that changes its name": (HEAD, chunk(fragment(0, None, "g"))),
     "no tool call before the first": (chunk(fragment(-1)),),

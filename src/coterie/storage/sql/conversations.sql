@@ -15,8 +15,9 @@ UPDATE conversations SET next_position = next_position + $3 WHERE id = $1 AND ow
 
 -- name: append_item
 -- The places were made by make_room: $2 counts them, $3 is the one among them.
-INSERT INTO conversation_items (conversation_id, position, item_id, item)
-SELECT id, next_position - CAST($2 AS BIGINT) + CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT)
+INSERT INTO conversation_items (conversation_id, position, item_id, item, size)
+SELECT
+    id, next_position - CAST($2 AS BIGINT) + CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT)
 FROM conversations WHERE id = $1
 ON CONFLICT (conversation_id, item_id) DO NOTHING
 
@@ -27,6 +28,16 @@ WHERE c.id = $1 AND c.owner = $2 AND i.item_id = $3
 
 -- name: delete_item
 DELETE FROM conversation_items WHERE conversation_id = $1 AND item_id = $2
+
+-- name: total
+SELECT COUNT(*) AS items, CAST(COALESCE(SUM(size), 0) AS BIGINT) AS size
+FROM conversation_items WHERE conversation_id = $1
+
+-- name: sizes_asc
+SELECT size FROM conversation_items WHERE conversation_id = $1 AND position > $2 ORDER BY position LIMIT $3
+
+-- name: sizes_desc
+SELECT size FROM conversation_items WHERE conversation_id = $1 AND position < $2 ORDER BY position DESC LIMIT $3
 
 -- name: page_asc
 SELECT item FROM conversation_items WHERE conversation_id = $1 AND position > $2 ORDER BY position LIMIT $3

@@ -10,6 +10,12 @@ INSERT INTO responses (
 INSERT INTO response_items (response_id, item_id, is_output) VALUES ($1, $2, $3)
 ON CONFLICT (response_id, item_id) DO NOTHING
 
+-- name: measure
+INSERT INTO response_sizes (response_id, object_size, input_size) VALUES ($1, $2, $3)
+
+-- name: measure_anew
+UPDATE response_sizes SET object_size = $2 WHERE response_id = $1
+
 -- name: set_response
 UPDATE responses SET status = $2, response = $3 WHERE id = $1 AND status IN ('queued', 'in_progress')
 
@@ -24,14 +30,19 @@ WHERE id = (SELECT conversation_id FROM responses WHERE id = $1)
 
 -- name: append_item
 -- The places were made by make_room: $2 counts them, $3 is the one among them.
-INSERT INTO conversation_items (conversation_id, position, item_id, item)
-SELECT c.id, c.next_position - CAST($2 AS BIGINT) + CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT)
+INSERT INTO conversation_items (conversation_id, position, item_id, item, size)
+SELECT
+    c.id, c.next_position - CAST($2 AS BIGINT) + CAST($3 AS BIGINT), CAST($4 AS TEXT), CAST($5 AS TEXT),
+    CAST($6 AS BIGINT)
 FROM conversations c JOIN responses r ON r.conversation_id = c.id AND r.owner = c.owner
 WHERE r.id = $1
 ON CONFLICT (conversation_id, item_id) DO NOTHING
 
 -- name: unlock
 UPDATE conversations SET locked_by = NULL, lock_instance = NULL WHERE locked_by = $1
+
+-- name: unlock_all
+UPDATE conversations SET locked_by = NULL, lock_instance = NULL WHERE locked_by IN ($LIST)
 
 -- name: get
 SELECT * FROM responses WHERE id = $1 AND owner = $2 AND (expires_at IS NULL OR expires_at > $3)
@@ -62,6 +73,22 @@ FROM chain LEFT JOIN responses r
     ON r.id = chain.link AND r.owner = $2 AND (r.expires_at IS NULL OR r.expires_at > $3)
 ORDER BY chain.depth DESC
 
+-- name: chain
+-- The links of the same chain, without what they hold.
+WITH RECURSIVE chain (link, depth) AS (
+    SELECT CAST($1 AS TEXT), 1
+    UNION ALL
+    SELECT r.previous_response_id, chain.depth + 1
+    FROM chain JOIN responses r ON r.id = chain.link
+    WHERE r.owner = $2 AND (r.expires_at IS NULL OR r.expires_at > $3)
+        AND r.previous_response_id IS NOT NULL AND chain.depth <= $4
+)
+SELECT chain.link, r.id, r.status, COALESCE(s.object_size + s.input_size, 0) AS size
+FROM chain
+LEFT JOIN responses r ON r.id = chain.link AND r.owner = $2 AND (r.expires_at IS NULL OR r.expires_at > $3)
+LEFT JOIN response_sizes s ON s.response_id = r.id
+ORDER BY chain.depth DESC
+
 -- name: find_items
 -- Where each item is: among those of equal ids an output, then the oldest.
 SELECT item_id, response_id FROM (
@@ -84,5 +111,14 @@ ORDER BY c.created_at, c.id
 -- name: unfinished
 SELECT * FROM responses WHERE instance = $1 AND status IN ('queued', 'in_progress') ORDER BY created_at, id
 
+-- name: unfinished_ids
+SELECT id FROM responses WHERE instance = $1 AND status IN ('queued', 'in_progress') ORDER BY created_at, id
+
+-- name: load
+SELECT * FROM responses WHERE id = $1
+
+-- name: expired
+SELECT id FROM responses WHERE expires_at <= $1 LIMIT $2
+
 -- name: purge
-DELETE FROM responses WHERE id IN (SELECT id FROM responses WHERE expires_at <= $1 LIMIT $2)
+DELETE FROM responses WHERE id IN ($LIST)
