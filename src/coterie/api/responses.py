@@ -27,6 +27,7 @@ from coterie.api.state import AppState
 from coterie.api.writer import StreamWriter, send_json, whole
 from coterie.dialects.responses import ParsedResponse, parse_response
 from coterie.dialects.support import Unsupported, refuse_unsupported
+from coterie.dialects.validation import path
 from coterie.errors import ApiError
 from coterie.observe.timing import Timing
 from coterie.storage.responses import StoredResponse
@@ -101,7 +102,7 @@ def _only(body: dict[str, Any], fields: frozenset[str]) -> dict[str, Any]:
     known = refuse_unsupported(body, _COUNT_UNSUPPORTED) if fields is _COUNTED else body
     for name in known:
         if name not in fields:
-            raise ApiError("unknown_parameter", param=name)
+            raise ApiError("unknown_parameter", param=path([name]))
     return known
 
 

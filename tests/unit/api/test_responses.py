@@ -532,3 +532,11 @@ async def test_an_end_that_cannot_be_stored_is_told_in_the_stream(tmp_path: Path
             stream = await app.answered(PATH, STREAM)
         assert [said["type"] for said in read(stream.body)[-2:]] == ["error", "response.failed"]
         assert 'code="storage_failed"' in app.state.metrics.render().decode()
+
+
+@pytest.mark.parametrize("path", ["compact", "input_tokens"])
+async def test_a_parameter_without_a_name_is_named(tmp_path: Path, path: str) -> None:
+    async with responding(ScriptedProvider(), tmp_path) as app:
+        answer = await app.answered(f"{PATH}/{path}", {**ASK, "": 1})
+        assert (answer.status, answer.error["code"]) == (400, "unknown_parameter")
+        assert answer.error["param"]
