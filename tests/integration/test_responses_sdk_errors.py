@@ -13,7 +13,7 @@ from typing import Any
 import openai
 import pytest
 from openai import APIStatusError, OpenAI
-from openai.types.responses import ResponseStreamEvent
+from openai.types.responses import Response, ResponseStreamEvent
 from tests.integration.conftest import API_KEY
 from tests.support.counting_proxy import CountingProxy
 from tests.support.leaks import MARKER, assert_clean
