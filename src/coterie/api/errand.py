@@ -48,12 +48,9 @@ class Errand:
         answer: Callable[[], Chunks] | None = None,
     ) -> Turn:
         """The same, where what came before is in the plan. ``answer`` gives it in a model's place."""
-        asking, turn = await self._prepared(plan, most_tokens)
-        try:
+        async with self.state.keeping.withdrawn_on_failure(plan):
+            asking, turn = self._prepared(plan, most_tokens)
             chunks = answer() if answer is not None else asking.chunks()
-        except BaseException:
-            await self.state.keeping.withdraw(plan)
-            raise
         async with contextlib.aclosing(chunks):
             await turn.run(chunks, sink, lambda: self.active.failure)
         self.state.metrics.count_usage(plan.parsed.model, _chat_usage(turn))
@@ -63,25 +60,17 @@ class Errand:
         """Take a turn into the background. Raises ``ApiError`` for what is wrong now, or without room."""
         with self.state.background.room():
             plan = await self.state.keeping.plan(plan)
-            asking, turn = await self._prepared(plan, None)
-            try:
+            async with self.state.keeping.withdrawn_on_failure(plan):
+                asking, turn = self._prepared(plan, None)
                 asking.check()
                 await turn.accept()
-            except BaseException:
-                await self.state.keeping.withdraw(plan)
-                raise
             self.state.background.begin(turn, asking)
         return turn
 
-    async def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
+    def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
         keeping = self.state.keeping
-        try:
-            asking = Asking(
-                plan, keeping.sealer.of(plan.owner).unseal, partial(self._ask, plan), most_tokens=most_tokens
-            )
-        except BaseException:
-            await keeping.withdraw(plan)
-            raise
+        unseal = keeping.sealer.of(plan.owner).unseal
+        asking = Asking(plan, unseal, partial(self._ask, plan), most_tokens=most_tokens)
         return asking, Turn(plan, keeping, asking.relate)
 
     def _ask(self, plan: Plan, body: dict[str, Any]) -> Chunks:

@@ -15,9 +15,10 @@ What it promises:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -93,11 +94,8 @@ class Keeping:
             plan = dataclasses.replace(plan, context=await self._earlier(plan.owner, parsed.previous_response_id))
         if parsed.conversation_id is not None:
             plan = await self._in_conversation(plan, parsed.conversation_id)
-        try:
+        async with self.withdrawn_on_failure(plan):
             return await self._with_references(plan) if parsed.references else plan
-        except BaseException:
-            await self.withdraw(plan)
-            raise
 
     async def _earlier(self, owner: str, response_id: str) -> tuple[Item, ...]:
         links = await self.responses.history(owner, response_id, self.settings.history, _HISTORY_BYTES)
@@ -177,6 +175,15 @@ class Keeping:
         )
 
     # Its end
+
+    @contextlib.asynccontextmanager
+    async def withdrawn_on_failure(self, plan: Plan) -> AsyncIterator[None]:
+        """Whatever goes wrong inside, or cancels it, leaves nothing of ``plan`` behind."""
+        try:
+            yield
+        except BaseException:
+            await self.withdraw(plan)
+            raise
 
     async def withdraw(self, plan: Plan) -> None:
         """A turn that nobody knows of will never be."""
