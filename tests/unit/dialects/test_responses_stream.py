@@ -574,7 +574,7 @@ def faults(events: list[bytes]) -> list[str]:
     done: dict[int, dict[str, Any]] = {}
     for event in found:
         kind, index = event["type"], event.get("output_index", -1)
-        place = (event.get("item_id"), index, event.get("content_index"))
+        place = (event.get("item_id"), index, event.get("content_index"), event.get("summary_index"))
         if kind == "response.output_item.added":
             wrong += [f"index {index}"] if index != len(items) else []
             items[index] = event["item"]["id"]
