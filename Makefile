@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := .make
 
-.PHONY: serve test lint bench bench-embedded bench-gateway bench-responses conformance docs lock clean
+.PHONY: serve test lint bench bench-embedded bench-gateway bench-responses bench-inside conformance docs lock clean
 
 serve: $(STAMP)/serve
 	$(BIN)/coterie serve $(ARGS)
@@ -33,6 +33,10 @@ bench-gateway: $(STAMP)/test
 
 bench-responses: $(STAMP)/test
 	$(BIN)/python -m bench.responses $(ARGS)
+
+# What a request costs without the kernel, and where: for whoever works on the server, in half a minute.
+bench-inside: $(STAMP)/test
+	$(BIN)/python -m bench.inside $(ARGS)
 
 # Judges this server, llama.cpp's and LiteLLM (installed into .bench/ at the first run); writes docs/conformance.md.
 conformance: $(STAMP)/test
