@@ -46,6 +46,7 @@ class ActiveRequests:
     _ends_at_s: float = 0.0
     _requests: set[ActiveRequest] = field(default_factory=set)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set where there are none any more, while somebody waits for that."""
     _tells: set[Callable[[], None]] = field(default_factory=set)
 
     def __len__(self) -> int:
@@ -63,13 +64,12 @@ class ActiveRequests:
         """Note a request that ``task`` works on, and that was accepted before."""
         request = ActiveRequest(task)
         self._requests.add(request)
-        self._empty.clear()
         return request
 
     def leave(self, request: ActiveRequest) -> None:
         """The request is answered, or was ended."""
         self._requests.discard(request)
-        if not self._requests:
+        if self.draining and not self._requests:
             self._empty.set()
 
     @contextlib.contextmanager
@@ -100,6 +100,7 @@ class ActiveRequests:
     async def _left_within(self, limit_s: float) -> bool:
         if not self._requests:
             return True
+        self._empty.clear()
         try:
             async with asyncio.timeout(limit_s):
                 await self._empty.wait()

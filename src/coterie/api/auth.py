@@ -6,6 +6,8 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
+from starlette.types import Scope
+
 from coterie.errors import ApiError
 
 _OWNER_DIGITS = 32
@@ -44,6 +46,15 @@ class KeyRing:
     def lets_in(self, owner: str) -> bool:
         """Whether somebody who was let in as ``owner`` still would be."""
         return owner in {_owner(digest) for digest in self._digests} if self._digests else owner == ""
+
+
+def authorization(scope: Scope) -> str | None:
+    """The header of that name, as :meth:`KeyRing.check` takes it."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 def _owner(digest: bytes) -> str:

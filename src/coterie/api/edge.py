@@ -22,22 +22,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coterie.api.line import ClientLine
 from coterie.api.socket import INTERNAL_ERROR, SocketClosed
 from coterie.errors import ApiError
 from coterie.errors.render import http_body, http_headers
 from coterie.observe import log
 from coterie.observe.metrics import Metrics
 from coterie.observe.timing import Timing
+from coterie.wire.ids import new_id
 
 _log = logging.getLogger("coterie.access")
+
+_ID_CHARACTERS: Final = len("req_") + 32
 
 CLIENT_CLOSED = "client_closed"
 """Outcome of a request whose client left."""
@@ -57,35 +61,16 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "websocket":
-            await self._serve_socket(SocketExchange(scope, send, self._cors(scope), self), receive)
+            await self._serve_socket(SocketExchange(scope, send, self._cors(scope), self._metrics), receive)
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
         else:
             exchange = Exchange(scope, send, self._cors(scope))
-            with self.watched(exchange):
+            with Watched(self._metrics, exchange):
                 await self._serve(exchange, receive)
 
-    @contextlib.contextmanager
-    def watched(self, exchange: Exchange) -> Iterator[None]:
-        """A request is being answered: its log lines have its id; at its end it has its own line, and is counted."""
-        self._metrics.active.inc()
-        try:
-            with self._told(exchange):
-                yield
-        finally:
-            self._metrics.active.dec()
-
-    @contextlib.contextmanager
-    def _told(self, exchange: Exchange) -> Iterator[None]:
-        token = log.request_id.set(exchange.request_id)
-        try:
-            yield
-        finally:
-            self._finish(exchange)
-            log.request_id.reset(token)
-
     async def _serve_socket(self, exchange: SocketExchange, receive: Receive) -> None:
-        with self._told(exchange):
+        with Told(self._metrics, exchange):
             try:
                 self._check_origin(exchange.scope)
             except ApiError as error:
@@ -114,7 +99,7 @@ class Edge:
             if self._is_preflight(exchange.scope):
                 await _allow(exchange)
             else:
-                await self._app(exchange.scope, receive, exchange.send)
+                await self._app(exchange.scope_of_application(), receive, exchange.send)
         except ApiError as error:
             await exchange.fail(error)
         except HTTPException as error:
@@ -131,19 +116,6 @@ class Edge:
         except Exception:  # noqa: BLE001 - the last line of defence: the client gets our words, the log the rest
             _log.exception("unexpected exception")
             await exchange.fail(ApiError("internal_error"))
-
-    def _finish(self, exchange: Exchange) -> None:
-        self._metrics.count_request(exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code)
-        _log.info(
-            "%s %s %s %d %s %.1f ms%s",
-            exchange.method,
-            exchange.scope["path"][:200].encode("unicode_escape").decode(),
-            exchange.outcome,
-            exchange.status,
-            exchange.code or "-",
-            (time.perf_counter() - exchange.started_s) * 1000,
-            _last_words(exchange.timing),
-        )
 
     def _cors(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         if not self._origins:
@@ -163,13 +135,49 @@ class Edge:
         return asked and self._allowed_origin(scope) is not None
 
 
+class Told:
+    """While inside, log lines have the id of ``exchange``; at its end it has its own line, and is counted."""
+
+    __slots__ = ("_exchange", "_metrics", "_outer_id")
+
+    def __init__(self, metrics: Metrics, exchange: Exchange) -> None:
+        self._metrics = metrics
+        self._exchange = exchange
+
+    def __enter__(self) -> None:
+        self._outer_id = log.request_id.set(self._exchange.request_id)
+
+    def __exit__(self, *failure: object) -> None:
+        exchange = self._exchange
+        self._metrics.count_request(exchange.route, exchange.dialect, exchange.model, exchange.outcome, exchange.code)
+        if _log.isEnabledFor(logging.INFO):
+            exchange.log()
+        log.request_id.reset(self._outer_id)
+
+
+class Watched(Told):
+    """The same for a request that is being answered, and is counted as such."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        self._metrics.active.inc()
+        super().__enter__()
+
+    def __exit__(self, *failure: object) -> None:
+        try:
+            super().__exit__()
+        finally:
+            self._metrics.active.dec()
+
+
 class Exchange:
     """One request on its way through the edge; routes find it in the scope, under "coterie.exchange"."""
 
     def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        self.request_id = f"req_{os.urandom(16).hex()}"
+        self.request_id = new_id("req")[:_ID_CHARACTERS]
         self.started_s = time.perf_counter()
-        self.scope: Scope = {**scope, "coterie.exchange": self, "app": None}
+        self.scope = scope
         self.status = 0
         self.outcome = "ok"
         self.code = ""
@@ -191,22 +199,65 @@ class Exchange:
         """The route's template, which bounds the label."""
         return str(self.scope.get("coterie.route", "other"))
 
+    def scope_of_application(self) -> Scope:
+        """Its own, so that request and exchange do not hold each other: nobody would look for them for a while."""
+        return {**self.scope, "coterie.exchange": self, "app": None}
+
     async def send(self, message: Message) -> None:
         """Pass a message on; the head gets the headers of every answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             known = {name for name, _ in message.get("headers", ())}
-            extra = [header for header in (*self._headers, *self._timing_headers()) if header[0] not in known]
+            extra = [header for header in self._every_answers_headers() if header[0] not in known]
             message = {**message, "headers": [*message.get("headers", ()), *extra]}
         await self._send(message)
 
-    def _timing_headers(self) -> list[tuple[bytes, bytes]]:
+    def answer_at_once(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer the short way, where there is one (:mod:`coterie.api.line`)."""
+        line = self._line
+        if line is None or not line.answer(status, (*headers, *self._every_answers_headers()), body):
+            return False
+        self.status = status
+        return True
+
+    def begin_at_once(self, status: int, headers: Sequence[tuple[bytes, bytes]], event: bytes) -> bool:
+        """Send the head of a stream and its first event the short way, where there is one."""
+        line = self._line
+        if line is None or not line.begin(status, (*headers, *self._every_answers_headers()), event):
+            return False
+        self.status = status
+        return True
+
+    def end_at_once(self, event: bytes) -> bool:
+        """Send the last event of a stream that has begun the short way, where there is one."""
+        line = self._line
+        return line is not None and line.end(event)
+
+    @property
+    def _line(self) -> ClientLine | None:
+        client = self.scope.get("coterie.client")
+        return client if isinstance(client, ClientLine) else None
+
+    def _every_answers_headers(self) -> list[tuple[bytes, bytes]]:
         if self.timing is None:
-            return []
-        headers = [(b"x-timing", self.timing.header())]
+            return self._headers
+        headers = [*self._headers, (b"x-timing", self.timing.header())]
         if self.timing.attempts:
             headers.append((b"x-coterie-provider", self.timing.provider.encode()))
         return headers
+
+    def log(self) -> None:
+        """Write the line of the request."""
+        _log.info(
+            "%s %s %s %d %s %.1f ms%s",
+            self.method,
+            self.scope["path"][:200].encode("unicode_escape").decode(),
+            self.outcome,
+            self.status,
+            self.code or "-",
+            (time.perf_counter() - self.started_s) * 1000,
+            _last_words(self.timing),
+        )
 
     def note(self, error: ApiError) -> None:
         """Remember how the request ended, and log what the client is not told."""
@@ -232,9 +283,9 @@ class Exchange:
 class SocketExchange(Exchange):
     """A WebSocket on its way through the edge, from its handshake to its end."""
 
-    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], edge: Edge) -> None:
+    def __init__(self, scope: Scope, send: Send, headers: list[tuple[bytes, bytes]], metrics: Metrics) -> None:
         super().__init__(scope, _as_handshake(send), headers)
-        self._edge = edge
+        self._metrics = metrics
         self._closed = False
 
     @property
@@ -277,7 +328,7 @@ class SocketExchange(Exchange):
     def turn(self) -> Iterator[Turn]:
         """One request that came over the socket."""
         turn = Turn(self.scope, self._send, [])
-        with self._edge.watched(turn):
+        with Watched(self._metrics, turn):
             yield turn
 
 

@@ -29,6 +29,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coterie.api.handshake import SocketHead, SocketProtocol, opens_socket
+from coterie.api.line import ClientLine, ClientPresence
 from coterie.config import LimitSettings
 from coterie.errors import ApiError
 from coterie.errors.render import http_body, http_headers
@@ -60,7 +61,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._lingering = False
         self._data = self._unparsed = b""
-        self._repeating_head = False
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._answering: RequestResponseCycle | None = None
@@ -103,15 +103,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what is a head and what nobody reads, and parse the rest."""
-        if not self._body_open and self._timer is None:
-            self._arm(self.limits.header_timeout_s)
         heads, from_a_head = self._heads, not self._body_open
         self._parse(data)
         if self._opens_socket or self.transport.is_closing():
             return
         if self._body_open:
             self._count_unread(len(data))
-        elif from_a_head and heads == self._heads:  # else it ended something else first, and one read is bounded
+            return
+        all_of_a_head = from_a_head and heads == self._heads  # else it ended something else first
+        if self._timer is None and (all_of_a_head or self._head_begun):
+            self._arm(self.limits.header_timeout_s)
+        if all_of_a_head:  # any other read is bounded
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes:
                 self._refuse_head()
@@ -132,8 +134,7 @@ class BoundedProtocol(HttpToolsProtocol):
         assert isinstance(stop, httptools.HttpParserUpgrade)
         self._unparsed = self._data[stop.args[0] :]
         framing = [name + b": " + value for name, value in self.headers if name in _FRAMING]
-        self.parser = httptools.HttpRequestParser(self)
-        self._repeating_head = True
+        self.parser = httptools.HttpRequestParser(_AfterOffer(self))
         self.parser.feed_data(b"\r\n".join((b"POST / HTTP/1.1", *framing, b"", b"")))
 
     def _should_upgrade(self) -> bool:
@@ -163,30 +164,15 @@ class BoundedProtocol(HttpToolsProtocol):
         plain = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
         return plain and self._get_upgrade() == b"websocket" and opens_socket(self.url, self.headers)
 
-    def on_url(self, url: bytes) -> None:
-        """A part of the first line."""
-        if not self._repeating_head:
-            super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        if not self._repeating_head:
-            super().on_header(name, value)
-
     def on_message_begin(self) -> None:
         """A head begins."""
-        if self._repeating_head:
-            return
         self._head_begun = True
         self._head_bytes = 0
-        self._arm(self.limits.header_timeout_s)
+        self._disarm()  # it has its own time, from the end of the read in which it begins: most are whole by then
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        if self._repeating_head:
-            self._repeating_head = False
-            return
         self._heads += 1
         self._opens_socket = self._asks_for_socket()
         self._head_begun, self._body_open = False, True
@@ -195,9 +181,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._opens_socket:
             return
-        self.cycle.transport = cast("asyncio.Transport", _AnswerTransport(self))
-        scope = cast("dict[str, Any]", self.cycle.scope)
-        scope["coterie.client"] = ClientLine(self.cycle, self.cycle.transport)
+        transport = _AnswerTransport(self)
+        self.cycle.transport = cast("asyncio.Transport", transport)
+        cast("dict[str, Any]", self.cycle.scope)["coterie.client"] = ClientLine(self.cycle, transport)
 
     def on_message_complete(self) -> None:
         """The request is whole; the next head may begin whenever it likes (uvicorn bounds the idle time)."""
@@ -209,6 +195,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         elif self._refused():  # uvicorn's idle time has ended with the first byte that came after the answer
             self._arm(self.limits.header_timeout_s)
+
+    def on_response_complete(self) -> None:
+        """An answer is written. Its request needs its line no more, and the two would hold each other."""
+        if self._answering is not None:
+            cast("dict[str, Any]", self._answering.scope).pop("coterie.client", None)
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
@@ -278,6 +270,40 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class _AfterOffer:
+    """What another parser calls that goes on behind an offer to change the protocol.
+
+    The part of the head that it is told first is known already; all that follows is the protocol's.
+    """
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self._in_known_head = True
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        if not self._in_known_head:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the first line."""
+        if not self._in_known_head:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        if not self._in_known_head:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if not self._in_known_head:
+            self._protocol.on_headers_complete()
+        self._in_known_head = False
+
+
 class _AnswerTransport:
     """What uvicorn's answering sees of the transport: the head is written with what follows it, to close is to linger.
 
@@ -295,62 +321,18 @@ class _AnswerTransport:
         self.close = protocol.linger
 
     def _hold(self, head: bytes) -> None:
-        self._head, self.write = head, self._write_both
+        self._head, self.write = head, self.write_both
         self._loop.call_soon(self._flush)
 
-    def _write_both(self, data: bytes) -> None:
+    def write_both(self, data: bytes) -> None:
+        """Write what is held back, and ``data``."""
         head, self._head = self._head, b""
         self.write = self._transport.write
         self._transport.write(head + data)
 
     def _flush(self) -> None:
         if self._head:
-            self._write_both(b"")
-
-
-class ClientPresence:
-    """Whether a client is still there, as far as its socket tells. Stands in the scope, as "coterie.client"."""
-
-    __slots__ = ("_tell", "gone")
-
-    def __init__(self) -> None:
-        self.gone = False
-        """Whether the client has left."""
-        self._tell: Callable[[], None] | None = None
-
-    def tell(self, whom: Callable[[], None] | None) -> None:
-        """Call ``whom`` when the client goes, at once where it has gone; ``None``: nobody any more."""
-        self._tell = whom
-        if self.gone and whom is not None:
-            whom()
-
-    def leave(self) -> None:
-        """The client has gone."""
-        self.gone = True
-        if self._tell is not None:
-            self._tell()
-
-
-class ClientLine(ClientPresence):
-    """The client of one request, and the short way to write to it."""
-
-    __slots__ = ("_cycle", "_transport")
-
-    def __init__(self, cycle: RequestResponseCycle, transport: asyncio.Transport) -> None:
-        super().__init__()
-        self._cycle = cycle
-        self._transport = transport
-
-    def write(self, event: bytes) -> bool:
-        """Write one more event of a stream that has begun; false where it has to wait, or go the usual way.
-
-        The usual way does the same, and looks at each message first.
-        """
-        cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
-            return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
-        return True
+            self.write_both(b"")
 
 
 def _answer(error: ApiError) -> bytes:
@@ -365,3 +347,5 @@ def _answer(error: ApiError) -> bytes:
 
 
 _REASONS = {400: "Bad Request", 431: "Request Header Fields Too Large"}
+
+__all__ = ["BoundedProtocol", "ClientLine", "ClientPresence", "bounded_protocol"]

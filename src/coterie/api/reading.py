@@ -32,7 +32,23 @@ def read(
     router: Router, body: dict[str, Any], limits: DialectLimits, parse: Parse, parse_openly: Parse
 ) -> ParsedRequest:
     """The request in ``body``. Raises ``ApiError``."""
-    reading = router.reading(body.get("model"))
+    return _read(router.reading(body.get("model")), body, limits, parse, parse_openly)
+
+
+def read_served(
+    router: Router, body: dict[str, Any], limits: DialectLimits, parse: Parse, parse_openly: Parse
+) -> ParsedRequest:
+    """The same after :func:`check_named`, with one look at who serves the model."""
+    model = body.get("model")
+    reading = router.reading(model)
+    if reading is Reading.KNOWN:  # or nobody serves it
+        check_named(router, model)
+    return _read(reading, body, limits, parse, parse_openly)
+
+
+def _read(
+    reading: Reading, body: dict[str, Any], limits: DialectLimits, parse: Parse, parse_openly: Parse
+) -> ParsedRequest:
     parsed = parse(body, limits) if reading is Reading.KNOWN else parse_openly(body, limits)
     if reading is not Reading.BOTH:
         return parsed

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coterie.api import conversations, responses
 from coterie.api.answer import DialectMachines, GenerationAnswer
 from coterie.api.attendance import attended
+from coterie.api.auth import authorization
 from coterie.api.body import read_object
 from coterie.api.openapi import PAGE, openapi
-from coterie.api.reading import Parse, check_named, parsed_now, read, start_of
+from coterie.api.reading import Parse, parsed_now, read_served, start_of
 from coterie.api.responses_socket import hold_conversation
 from coterie.api.socket import socket_route
 from coterie.api.state import AppState
@@ -82,7 +83,29 @@ def make_router(state: AppState) -> Router:
         _route(state, "/openapi.json", openapi_json, public=True),
         _route(state, "/docs", docs, public=True),
     ]
-    return Router(routes, redirect_slashes=False, default=_not_found)
+    return _Routes(routes, default=_not_found)
+
+
+class _Routes(Router):
+    """Looks up the paths that have no parameters, and asks each of the routes only for others.
+
+    (And for other methods: where a path is wrong, and where only its method is, Starlette tells.)
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], default: ASGIApp) -> None:
+        super().__init__(routes, redirect_slashes=False, default=default)
+        self._known = {
+            (method, route.path): route.app
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = None
+        if scope["type"] == "http" and not scope.get("root_path"):
+            app = self._known.get((scope["method"], scope["path"]))
+        await (app or super().__call__)(scope, receive, send)
 
 
 async def chat_completions(request: Request, state: AppState) -> ASGIApp:
@@ -184,8 +207,7 @@ async def _generation(
     """Read a request in the way of those who serve its model."""
     timing = start_of(request)
     body = await read_object(request, state.settings.limits)
-    check_named(state.router, body.get("model"))
-    parsed = read(state.router, body, state.dialect_limits, parse, parse_openly)
+    parsed = read_served(state.router, body, state.dialect_limits, parse, parse_openly)
     parsed_now(timing)
     return GenerationAnswer(state, parsed, machines, timing)
 
@@ -202,28 +224,26 @@ def _route(state: AppState, path: str, handler: Handler, method: str = "GET", *,
 def _routes(state: AppState, path: str, *, public: bool = False, **handlers: Handler) -> Route:
     """A route with a handler for each method."""
 
-    async def endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["coterie.route"] = path
-        exchange = scope["coterie.exchange"]
-        exchange.scope["coterie.route"] = path
-        request = Request(scope, receive)
-        if not public:
-            scope["coterie.owner"] = state.keys.check(request.headers.get("authorization"))
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        answer = await handlers[method](request, state)
-        await answer(scope, receive, send)
-
-    return Route(path, _AsgiEndpoint(endpoint), methods=list(handlers))
+    return Route(path, _Endpoint(state, path, handlers, public=public), methods=list(handlers))
 
 
-class _AsgiEndpoint:
-    """Starlette takes an object for an ASGI application, and a function for a request handler."""
+class _Endpoint:
+    """Answers on one path. (Starlette takes an object for an ASGI application, and a function for something else.)"""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    __slots__ = ("_handlers", "_path", "_public", "_state")
+
+    def __init__(self, state: AppState, path: str, handlers: Mapping[str, Handler], *, public: bool) -> None:
+        self._state = state
+        self._path = path
+        self._public = public
+        self._handlers = {**handlers, "HEAD": handlers["GET"]} if "GET" in handlers else handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        scope["coterie.route"] = scope["coterie.exchange"].scope["coterie.route"] = self._path
+        if not self._public:
+            scope["coterie.owner"] = self._state.keys.check(authorization(scope))
+        answer = await self._handlers[scope["method"]](Request(scope, receive), self._state)
+        await answer(scope, receive, send)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

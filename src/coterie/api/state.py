@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 
@@ -55,7 +56,7 @@ class AppState:
         assert self.kept is not None, "the storage is opened before the first request"
         return self.kept
 
-    @property
+    @functools.cached_property
     def dialect_limits(self) -> DialectLimits:
-        """Bounds that the dialects need."""
+        """Bounds that the dialects need. (A change of the settings takes a restart.)"""
         return DialectLimits(messages=self.settings.limits.messages, choices=self.settings.limits.choices)

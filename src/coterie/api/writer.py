@@ -8,7 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from coterie.api.edge import Exchange
-from coterie.api.protocol import ClientLine
+from coterie.api.line import ClientLine
 
 _STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -24,7 +24,9 @@ def whole(value: Any) -> Response:
 
 async def send_json(exchange: Exchange, body: bytes) -> None:
     """A whole JSON answer with status 200."""
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if exchange.answer_at_once(200, headers, body):
+        return
     await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
     await exchange.send({"type": "http.response.body", "body": body})
 
@@ -39,20 +41,41 @@ class StreamWriter:
 
     async def write(self, event: bytes) -> None:
         """Send one event; waits for a client that reads slowly."""
-        if self.begun and self._client is not None and self._client.write(event):
-            return
-        await self._begin()
-        await self.exchange.send({"type": "http.response.body", "body": event, "more_body": True})
+        if not self.begun:
+            await self._begin(event)
+        elif self._client is None or not self._client.write(event):
+            await self._send(event)
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`put` would do what :meth:`write` does."""
+        return self.begun and isinstance(self._client, ClientLine) and self._client.ready
+
+    def put(self, event: bytes) -> None:
+        """Send one event without waiting, to a client that is ready for it."""
+        assert self._client is not None
+        self._client.write(event)
 
     async def finish(self, events: list[bytes]) -> None:
         """Send the last events, and end the answer."""
         *before, last = events or [b""]
         for event in before:
             await self.write(event)
-        await self._begin()
-        await self.exchange.send({"type": "http.response.body", "body": last, "more_body": False})
-
-    async def _begin(self) -> None:
         if not self.begun:
-            self.begun = True
-            await self.exchange.send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+            await self._send_head()
+        elif self.exchange.end_at_once(last):
+            return
+        await self._send(last, more=False)
+
+    async def _begin(self, event: bytes) -> None:
+        self.begun = True
+        if not self.exchange.begin_at_once(200, _STREAM_HEADERS, event):
+            await self._send_head()
+            await self._send(event)
+
+    async def _send_head(self) -> None:
+        self.begun = True
+        await self.exchange.send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+
+    async def _send(self, event: bytes, *, more: bool = True) -> None:
+        await self.exchange.send({"type": "http.response.body", "body": event, "more_body": more})

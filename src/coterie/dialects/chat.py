@@ -82,7 +82,9 @@ def parse_chat_openly(body: Mapping[str, Any], limits: DialectLimits) -> ParsedR
 def passed_openly(body: Mapping[str, Any]) -> dict[str, Any]:
     """What a provider is given of a body that was read openly."""
     passed = {name: value for name, value in body.items() if name not in _OPEN_EDGE_FIELDS}
-    options = {name: value for name, value in (body.get("stream_options") or {}).items() if name != "include_usage"}
+    options = body.get("stream_options")
+    if options:
+        options = {name: value for name, value in options.items() if name != "include_usage"}
     return {**passed, "stream_options": options} if options else passed
 
 

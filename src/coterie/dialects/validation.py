@@ -39,8 +39,11 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _no_flood(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, dict) and len(value) > len(cls.model_fields) and info.context is not _OPEN:
-            known = {field.alias or name for name, field in cls.model_fields.items()}
+        if info.context is _OPEN or not isinstance(value, dict):
+            return value
+        fields = cls.__pydantic_fields__
+        if len(value) > len(fields):
+            known = {field.alias or name for name, field in fields.items()}
             unknown = next(name for name in value if name not in known)
             raise PydanticCustomError("unknown_member", "too many members", {"name": unknown})
         return value
@@ -125,9 +128,11 @@ class _Context(dict[str, str | int | float]):
 def by_field(field: str, values: Sequence[str]) -> Discriminator:
     """Choose a union's member by the string in ``field``."""
 
+    tags = {name: tag(name) for name in values}
+
     def choose(value: Any) -> str | None:
         chosen = value.get(field) if isinstance(value, dict) else None
-        return tag(chosen) if isinstance(chosen, str) and chosen in values else None
+        return tags.get(chosen) if isinstance(chosen, str) else None
 
     return Discriminator(
         choose,
@@ -140,8 +145,11 @@ def by_field(field: str, values: Sequence[str]) -> Discriminator:
 def by_type(**tags: type) -> Discriminator:
     """Choose a union's member by JSON type; ``tags`` maps a tag's name to its Python type."""
 
+    by_kind = {kind: tag(name) for name, kind in tags.items()}
+
     def choose(value: Any) -> str | None:
-        return next((tag(name) for name, kind in tags.items() if isinstance(value, kind)), None)
+        exact = by_kind.get(type(value))
+        return exact or next((chosen for kind, chosen in by_kind.items() if isinstance(value, kind)), None)
 
     expected = " or ".join(_JSON_NAMES[kind] for kind in tags.values())
     return Discriminator(

@@ -67,9 +67,14 @@ class Router:
 
     def reading(self, model: object) -> Reading:
         """How to read a request for ``model``."""
-        offers = [provider.offer(model) for provider in self.providers] if isinstance(model, str) else []
-        kinds = {offer.open for offer in offers if offer is not None}
-        return Reading.BOTH if len(kinds) == 2 else Reading.OPEN if True in kinds else Reading.KNOWN
+        if not isinstance(model, str):
+            return Reading.KNOWN
+        opened = closed = False
+        for provider in self.providers:
+            offer = provider.offer(model)
+            if offer is not None:
+                opened, closed = opened or offer.open, closed or not offer.open
+        return Reading.KNOWN if not opened else Reading.BOTH if closed else Reading.OPEN
 
     def check(self, model: str) -> None:
         """Raise ``ApiError`` where nobody serves ``model``: ``model_not_found``, or ``server_is_overloaded`` while a
@@ -80,7 +85,7 @@ class Router:
 
     def serves(self, model: str) -> bool:
         """Whether anybody serves ``model`` now."""
-        return self._is_served(None, model)
+        return any(provider.offer(model) is not None for provider in self.providers)
 
     def candidates(self, request: Generation | Embedding) -> list[Candidate]:
         """Who can serve it. Raises as :meth:`check` does, or the failure with which all of them would refuse it."""

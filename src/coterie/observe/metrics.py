@@ -7,14 +7,14 @@ dispatch at the next look, all others where there are many rows.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from coterie.observe.counts import Counts, Level
 from coterie.observe.distribution import Distributions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,11 +33,11 @@ class Metrics:
 
     def __init__(self, status: Callable[[], list[dict[str, Any]]]) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
+        self.requests = Counts(
             "coterie_requests", "Requests by route, dialect, model, outcome and error code.",
-            ["route", "dialect", "model", "outcome", "code"], registry=self._registry,
+            ["route", "dialect", "model", "outcome", "code"],
         )  # fmt: skip
-        self.active = Gauge("coterie_requests_active", "Requests being answered.", registry=self._registry)
+        self.active = Level("coterie_requests_active", "Requests being answered.")
         self.first_token = Distributions(
             "coterie_time_to_first_token_seconds", "From the request's arrival to the first semantic event.",
             _SECONDS, "model",
@@ -50,30 +50,25 @@ class Metrics:
             "coterie_request_queue_time_seconds", "Waiting for a provider with room, and between attempts.",
             _SECONDS, "model",
         )  # fmt: skip
-        self.prompt_tokens = Counter("coterie_prompt_tokens", "Tokens of prompts.", ["model"], registry=self._registry)
-        self.generation_tokens = Counter(
-            "coterie_generation_tokens", "Generated tokens.", ["model"], registry=self._registry
-        )
+        self.prompt_tokens = Counts("coterie_prompt_tokens", "Tokens of prompts.", ["model"])
+        self.generation_tokens = Counts("coterie_generation_tokens", "Generated tokens.", ["model"])
         self.inter_token = Distributions(
             "coterie_inter_token_latency_seconds", "Between two events of a stream.", _GAPS_S, "model"
         )
         self.loop_lag = Distributions("coterie_event_loop_lag_seconds", "How late the event loop runs.", _LAGS_S)
-        self._children: dict[tuple[str, ...], Counter] = {}
         self._rows = _ROWS
         self._is_served: Callable[[str], bool] = lambda model: True
         self._by_model = (self.first_token, self.latency, self.queue_wait, self.inter_token)
-        for collector in (_Engines(status), *self._by_model, self.loop_lag):
+        counted = (self.requests, self.active, self.prompt_tokens, self.generation_tokens)
+        for collector in (*counted, _Engines(status), *self._by_model, self.loop_lag):
             self._registry.register(collector)
 
     def count_request(self, route: str, dialect: str, model: str, outcome: str, code: str) -> None:
         """One request was answered."""
         labels = (route, dialect, model, outcome, code)
-        child = self._children.get(labels)
-        if child is None:  # looking them up costs more than counting
-            if len(self._children) >= self._rows:
-                self._forget_unserved()
-            child = self._children[labels] = self.requests.labels(*labels)
-        child.inc()
+        if len(self.requests) >= self._rows and labels not in self.requests:
+            self._forget_unserved()
+        self.requests.add(labels)
 
     def watch(self, dispatch: DispatchSource) -> None:
         """Show what ``dispatch`` counts, too."""
@@ -84,8 +79,8 @@ class Metrics:
         """Add an answer's usage up, where it was counted."""
         if usage is None:
             return
-        self.prompt_tokens.labels(model).inc(usage["prompt_tokens"])
-        self.generation_tokens.labels(model).inc(usage.get("completion_tokens", 0))
+        self.prompt_tokens.add((model,), usage["prompt_tokens"])
+        self.generation_tokens.add((model,), usage.get("completion_tokens", 0))
 
     def render(self) -> bytes:
         """The page."""
@@ -93,19 +88,14 @@ class Metrics:
 
     def _forget_unserved(self) -> None:
         """Models that a provider lists may come and go without end."""
-        models = {model for _, _, model, *_ in self._children if model}
+        models = {model for _, _, model, *_ in self.requests if model}
         gone = {model for model in models if not self._is_served(model)}
-        for labels in tuple(self._children):
-            if labels[2] in gone:
-                del self._children[labels]
-                self.requests.remove(*labels)
+        self.requests.keep(lambda labels: labels[2] not in gone)
         for distributions in self._by_model:
             distributions.keep(lambda model: model not in gone)
-        for counter in (self.prompt_tokens, self.generation_tokens):
-            for model in gone:
-                with contextlib.suppress(KeyError):  # it may never have answered
-                    counter.remove(model)
-        self._rows = max(_ROWS, 2 * len(self._children))
+        for counts in (self.prompt_tokens, self.generation_tokens):
+            counts.keep(lambda labels: labels[0] not in gone)
+        self._rows = max(_ROWS, 2 * len(self.requests))
 
 
 class DispatchSource(Protocol):

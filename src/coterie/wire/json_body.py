@@ -26,10 +26,13 @@ with them the time and the memory that reading takes. A body of 32 MB could hold
 
 _KEY_END: Final = re.compile(rb'"[ \t\r\n]*:')
 
+_LISTED_BYTES: Final = 65_536
+"""A body up to this size has its keys' ends listed, which is faster than to go through them and takes more memory."""
+
 
 def parse_object(body: bytes, *, max_depth: int) -> dict[str, Any]:
     """Return the JSON object that ``body`` is. Raises ``ApiError`` ``invalid_json``."""
-    if sum(map(body.count, (b",", b"[", b"{"))) > MAX_MARKS:
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_MARKS:
         raise ApiError("invalid_json", reason=f"more than {MAX_MARKS} commas and brackets")
     try:
         value = orjson.loads(body)
@@ -37,7 +40,7 @@ def parse_object(body: bytes, *, max_depth: int) -> dict[str, Any]:
         raise ApiError("invalid_json", reason=_reason(error)) from None
     if not isinstance(value, dict):
         raise ApiError("invalid_json", reason=f"expected an object, but got {json_type(value)}")
-    if _count_keys(value, max_depth) != sum(1 for _ in _KEY_END.finditer(body)):
+    if _count_keys(value, max_depth) != _count_key_ends(body):
         json.loads(body, object_pairs_hook=_distinct)
     return value
 
@@ -65,14 +68,22 @@ def _count_keys(value: dict[str, Any], max_depth: int) -> int:
     for _ in range(max_depth):
         below: list[Any] = []
         for parent in level:
-            if isinstance(parent, dict):
+            if type(parent) is dict:
                 keys += len(parent)
                 parent = parent.values()
-            below += [child for child in parent if isinstance(child, (dict, list))]
+            for child in parent:
+                if type(child) is dict or type(child) is list:
+                    below.append(child)  # noqa: PERF401 - twice as fast as a comprehension for so few
         if not below:
             return keys
         level = below
     raise ApiError("invalid_json", reason=f"nesting deeper than {max_depth} levels")
+
+
+def _count_key_ends(body: bytes) -> int:
+    if len(body) <= _LISTED_BYTES:
+        return len(_KEY_END.findall(body))
+    return sum(1 for _ in _KEY_END.finditer(body))
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> None:

@@ -126,6 +126,21 @@ async def test_a_drain_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -
     assert len(requests) == 0
 
 
+async def test_a_second_drain_ends_what_was_accepted_since_the_first() -> None:
+    """As what goes on in the background, which is accepted with the request for it."""
+    requests = ActiveRequests()
+    task, _ = await running(requests)
+    draining = asyncio.create_task(requests.drain(60))
+    await asyncio.sleep(0)
+    task.go.set()
+    await draining
+    later = requests.admit(asyncio.create_task(asyncio.Event().wait()))
+    later.task.add_done_callback(lambda _: requests.leave(later))
+    await requests.drain(0)
+    assert later.failure is not None
+    assert len(requests) == 0
+
+
 async def test_the_stop_is_told_to_who_asked_for_it() -> None:
     requests = ActiveRequests()
     told: list[str] = []

@@ -12,6 +12,7 @@ from starlette.types import Message
 from tests.support.web import JSON
 
 from coterie.api.body import read_object
+from coterie.api.line import ClientLine
 from coterie.config import LimitSettings
 from coterie.errors import ApiError
 
@@ -95,6 +96,50 @@ async def test_a_body_that_does_not_come() -> None:
     assert error.code == "request_timeout"
     assert error.headers == {"connection": "close"}
     assert "0.01 seconds" in error.message
+
+
+@pytest.mark.parametrize("first", ["application/json", "text/plain"])
+async def test_of_two_types_the_first_counts(first: str) -> None:
+    other = {"application/json": "text/plain", "text/plain": "application/json"}[first]
+    request = request_of(b"{}", headers={})
+    request.scope["headers"] += [(b"content-type", first.encode()), (b"content-type", other.encode())]
+    if first == "application/json":
+        assert await read_object(request, LIMITS) == {}
+    else:
+        assert (await failure_of(request)).code == "unsupported_media_type"
+
+
+class Brought(ClientLine):
+    """A line on which a whole body has come, or ``None``."""
+
+    def __init__(self, body: bytes | None) -> None:
+        self.body = body
+        self.asked: list[int] = []
+
+    def take_body(self, limit_bytes: int) -> bytes | None:
+        self.asked.append(limit_bytes)
+        return self.body
+
+
+async def test_a_body_that_has_come_is_taken() -> None:
+    request, line = request_of(hangs=True), Brought(b'{"a": 1}')
+    request.scope["coterie.client"] = line
+    assert await read_object(request, LIMITS) == {"a": 1}
+    assert line.asked == [1024]
+
+
+async def test_one_that_has_not_is_received() -> None:
+    request = request_of(b'{"a":', b"1}")
+    request.scope["coterie.client"] = Brought(None)
+    assert await read_object(request, LIMITS) == {"a": 1}
+
+
+@pytest.mark.parametrize("headers", [{}, {**JSON, "content-length": "1025"}])
+async def test_a_request_that_is_refused_keeps_its_body(headers: Mapping[str, str]) -> None:
+    request, line = request_of(headers=headers), Brought(b"{}")
+    request.scope["coterie.client"] = line
+    await failure_of(request)
+    assert not line.asked
 
 
 async def test_a_client_that_leaves() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from tests.support.provider import SECRET, ScriptedProvider
 from tests.support.web import CHAT, JSON, Answer, AsgiCall, AsgiClient, client
 
-from coterie.api.edge import CLIENT_CLOSED, Edge
+from coterie.api.edge import CLIENT_CLOSED, Edge, Exchange
 from coterie.errors import ApiError
 from coterie.observe import log
 from coterie.observe.metrics import Metrics
@@ -155,6 +157,32 @@ async def test_the_line_of_a_request(caplog: pytest.LogCaptureFixture) -> None:
     assert record.getMessage().startswith("GET /nothing\\n\\x1b[31m caller 404 not_found ")
     assert vars(record)["request_id"] == answer.headers["x-request-id"]
     assert log.request_id.get() == "-"
+
+
+async def test_a_line_that_nobody_reads_is_not_written(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Exchange, "log", lambda exchange: pytest.fail("somebody made it"))
+    caplog.set_level(logging.WARNING, "coterie.access")
+    assert (await client(ScriptedProvider()).get("/health")).status == 200
+
+
+async def test_an_exchange_is_gone_with_its_request() -> None:
+    """Not only once somebody looks for what holds itself."""
+    seen: list[weakref.ref[Exchange]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(weakref.ref(scope["coterie.exchange"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    gc.disable()
+    try:
+        call = AsgiCall(Edge(app, Metrics(list)), "GET", "/path")
+        await call.task
+        assert seen[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_success_is_counted_by_its_route() -> None:

@@ -92,6 +92,50 @@ async def test_later_headers_that_take_too_long() -> None:
         expect_error(await wire.ask(b"GET /health HTTP/1.1\r\nhost: x\r\n"), 431, "headers_too_large")
 
 
+async def test_a_head_behind_a_whole_request_that_takes_too_long() -> None:
+    async with server(header_timeout_s=0.05) as served, served.connect() as wire:
+        await wire.send(get("/health") + b"GET /health HTTP/1.1\r\n")
+        assert (await wire.answer()).status == 200
+        expect_error(await wire.answer(), 431, "headers_too_large")
+        assert await wire.at_end()
+
+
+async def test_a_head_behind_a_body_that_takes_too_long() -> None:
+    request = post(CHAT_PATH, CHAT)
+    async with server(header_timeout_s=0.05) as served, served.connect() as wire:
+        await wire.send(request[:-5])
+        await until(lambda: all(protocol._body_open for protocol in served.protocols))
+        await wire.send(request[-5:] + b"GET /health HTTP/1.1\r\n")
+        assert (await wire.answer()).status == 200
+        expect_error(await wire.answer(), 431, "headers_too_large")
+
+
+async def test_a_head_has_its_own_time_whatever_came_before_it() -> None:
+    async with server() as served, served.connect() as wire:
+        await wire.send(b"\r\n")
+        await until(lambda: bool(served.protocols))
+        [protocol] = served.protocols
+        await until(lambda: protocol._timer is not None)
+        before = protocol._timer
+        await wire.send(b"GET /health")
+        await until(lambda: protocol._head_begun)
+        assert protocol._timer not in (None, before)
+
+
+async def test_a_head_that_comes_whole_costs_no_timer() -> None:
+    armed: list[float] = []
+    async with server() as served, served.connect() as wire:
+        assert (await wire.ask(get("/health"))).status == 200
+        [protocol] = served.protocols
+        assert protocol._timer is None
+        protocol._arm = armed.append
+        for request in (get("/health"), post(CHAT_PATH, CHAT), post(CHAT_PATH, STREAM)):
+            assert (await wire.ask(request)).status == 200
+        assert not armed
+        await wire.send(b"GET /health")
+        await until(lambda: bool(armed))
+
+
 async def test_a_connection_that_says_nothing_is_closed() -> None:
     async with server(header_timeout_s=0.05) as served, served.connect() as wire:
         assert await wire.at_end()
@@ -300,6 +344,15 @@ async def test_an_offer_to_change_the_protocol_is_ignored() -> None:
         for place in (10, len(request) // 2, request.index(b"\r\n\r\n") + 4, len(request) - 3):
             await wire.send(request[:place])
             assert (await wire.ask(request[place:])).status == 200
+
+
+async def test_the_headers_of_an_offer_are_read_once() -> None:
+    async with server() as served, served.connect() as wire:
+        for request in (post(CHAT_PATH, CHAT, **UPGRADE), post(CHAT_PATH, CHAT), post(CHAT_PATH, CHAT, **UPGRADE)):
+            assert (await wire.ask(request)).status == 200
+            [protocol] = served.protocols
+            names = [name for name, _ in protocol.cycle.scope["headers"]]
+            assert len(names) == len(set(names)) >= 3
 
 
 async def test_an_offer_to_change_the_protocol_in_a_pipeline() -> None:

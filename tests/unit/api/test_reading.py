@@ -11,7 +11,7 @@ from tests.support.provider import ScriptedProvider
 from tests.support.web import CHAT, settings
 
 from coterie.api.edge import Exchange
-from coterie.api.reading import check_named, owner_of, parsed_now, read, start_of
+from coterie.api.reading import check_named, owner_of, parsed_now, read, read_served, start_of
 from coterie.dialects.chat import DialectLimits, parse_chat, parse_chat_openly
 from coterie.dispatch.router import Router
 from coterie.errors import ApiError
@@ -58,6 +58,31 @@ def test_and_where_they_would_refuse_it_their_refusal() -> None:
     assert found.body["knob"] == 1
     assert isinstance(found.known, ApiError)
     assert found.known.param == "knob"
+
+
+def test_a_model_that_nobody_serves_is_told_before_what_else_is_wrong() -> None:
+    with pytest.raises(ApiError) as caught:
+        read_served(router(False), {"model": "other", "messages": 3}, LIMITS, parse_chat, parse_chat_openly)
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("kinds", [(False,), (True,), (True, False)])
+@pytest.mark.parametrize(
+    "body", [CHAT, FOREIGN, {**CHAT, "model": ""}, {**CHAT, "model": 3}, {**CHAT, "n": 0}], ids=str
+)
+def test_what_is_served_is_read_alike(kinds: tuple[bool, ...], body: Any) -> None:
+    found: list[object] = []
+    for way in (read, read_served):
+        try:
+            parsed = way(router(*kinds), dict(body), LIMITS, parse_chat, parse_chat_openly)
+        except ApiError as error:
+            found.append((error.code, error.param))
+        else:
+            known = parsed.generation.known
+            found.append(dataclasses.replace(parsed.generation, known=None))
+            found.append((known.code, known.param) if isinstance(known, ApiError) else known)
+    half = len(found) // 2
+    assert found[:half] == found[half:]
 
 
 def test_a_model_that_nobody_serves_is_told_before_anything_else() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 from tests.support.provider import SECRET, WHOLE, ScriptedProvider, delta, finish, usage
 from tests.support.web import CHAT, COMPLETION, EMBEDDINGS, JSON, AsgiClient, client, serving, settings
 from tests.support.web import get as get_bytes
@@ -64,6 +66,41 @@ def test_no_route_is_forgotten_here() -> None:
     router = make_router(make_state(settings(), [ScriptedProvider()]))
     paths = {getattr(route, "path", "").replace("{model:path}", "m") for route in router.routes}
     assert paths == {path for _, path in ALL}
+
+
+def test_what_is_looked_up_is_what_would_be_found() -> None:
+    router = make_router(make_state(settings(), [ScriptedProvider()]))
+    known: Mapping[tuple[str, str], Any] = vars(router)["_known"]
+    fixed = {(method, path) for method, path in ALL if "{" not in path} - {("GET", "/v1/models/m")}
+    assert {(method, path) for method, path in known if method != "HEAD"} == fixed
+    for (method, path), app in known.items():
+        scope = {"type": "http", "method": method, "path": path}
+        found = next(route for route in router.routes if route.matches(scope)[0] is Match.FULL)
+        assert isinstance(found, Route)
+        assert found.app is app
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("HEAD", "/health", 200), ("POST", "/health", 405), ("HEAD", "/v1/completions", 405),
+        ("GET", "/health/", 404), ("GET", "/HEALTH", 404), ("GET", "//health", 404),
+    ],
+)  # fmt: skip
+async def test_what_is_almost_a_known_route(method: str, path: str, status: int) -> None:
+    assert (await client(ScriptedProvider()).get(path, method)).status == status
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "status"), [("/r", "/r/health", 200), ("", "/r/health", 404), ("/v1", "/v1/models", 404)]
+)
+async def test_a_path_below_a_root(root: str, path: str, status: int) -> None:
+    app = make_app(make_state(settings(), [ScriptedProvider()]))
+
+    async def below(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "root_path": root}, receive, send)
+
+    assert (await AsgiClient(below).get(path)).status == status
 
 
 @pytest.mark.parametrize(("route", "body"), PROTECTED.items(), ids=str)

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message
 
 from coterie.api.edge import Exchange
+from coterie.api.line import ClientLine, ClientPresence
 from coterie.api.writer import StreamWriter, send_json, whole
 
 STREAM_HEADERS = {
@@ -30,7 +31,7 @@ class Line:
         return self.free
 
 
-def exchange_to(sent: list[Message], line: Line | None = None) -> Exchange:
+def exchange_to(sent: list[Message], line: Line | ClientPresence | None = None) -> Exchange:
     async def send(message: Message) -> None:
         sent.append(message)
 
@@ -91,6 +92,74 @@ async def test_a_line_that_is_free_takes_the_events_after_the_first() -> None:
     await writer.finish([b"four"])
     assert [message.get("body") for message in sent] == [None, b"one", b"four"]
     assert line.written == [b"two", b"three"]
+
+
+class Writing(ClientLine):
+    """A line that writes, or, where it is not ``free``, does not."""
+
+    def __init__(self, *, free: bool) -> None:
+        self.free = free
+        self.written: list[tuple[Any, ...]] = []
+
+    @property
+    def ready(self) -> bool:
+        return self.free
+
+    def _note(self, *written: Any) -> bool:
+        if self.free:
+            self.written.append(written)
+        return self.free
+
+    answer = begin = write = end = _note  # type: ignore[assignment]
+
+
+def without_id(headers: Any) -> list[tuple[bytes, bytes]]:
+    return [header for header in headers if header[0] != b"x-request-id"]
+
+
+async def test_a_line_takes_a_whole_answer_with_all_headers() -> None:
+    usual: list[Message] = []
+    await send_json(exchange_to(usual), b'{"a":1}')
+    sent: list[Message] = []
+    line = Writing(free=True)
+    exchange = exchange_to(sent, line)
+    await send_json(exchange, b'{"a":1}')
+    [(status, headers, body)] = line.written
+    assert not sent
+    assert status == exchange.status == usual[0]["status"] == 200
+    assert without_id(headers) == without_id(usual[0]["headers"])
+    assert len(headers) == len(usual[0]["headers"])
+    assert body == b'{"a":1}'
+
+
+async def test_a_line_takes_a_stream_with_all_headers() -> None:
+    usual: list[Message] = []
+    await StreamWriter(exchange_to(usual)).finish([b"one"])
+    sent: list[Message] = []
+    line = Writing(free=True)
+    writer = StreamWriter(exchange_to(sent, line))
+    assert not writer.ready
+    await writer.write(b"one")
+    assert (writer.begun, writer.ready, writer.exchange.status) == (True, True, 200)
+    writer.put(b"two")
+    await writer.finish([b"three", b"four"])
+    assert not sent
+    (status, headers, first), *rest = line.written
+    assert status == usual[0]["status"]
+    assert without_id(headers) == without_id(usual[0]["headers"])
+    assert (first, rest) == (b"one", [(b"two",), (b"three",), (b"four",)])
+
+
+async def test_a_line_that_takes_nothing_changes_nothing() -> None:
+    sent: list[Message] = []
+    line = Writing(free=False)
+    writer = StreamWriter(exchange_to(sent, line))
+    await writer.write(b"one")
+    assert not writer.ready
+    await writer.finish([b"two"])
+    await send_json(exchange_to(sent, line), b"{}")
+    assert [message.get("body") for message in sent] == [None, b"one", b"two", None, b"{}"]
+    assert not line.written
 
 
 async def test_one_that_is_not_is_waited_for_in_the_usual_way() -> None:

@@ -21,6 +21,7 @@ def timing(*attempts: Attempt, **phases: float) -> Timing:
     [
         (timing(), (0, 0, 0, 0, 0, 0, 0)),
         (timing(parse_s=0.001, admit_s=0.002, route_s=3e-6, queue_s=0.0000004), (1000, 2000, 3, 0, 0, 0, 0)),
+        (timing(parse_s=0.0000006, admit_s=0.0000016, queue_s=0.9999996), (1, 2, 0, 1_000_000, 0, 0, 0)),
         (timing(Attempt("a")), (0, 0, 0, 0, 0, 0, 1)),
         (
             timing(Attempt("a", 0.0, 0.25, 0.125, 1.0), queue_s=0.5),
