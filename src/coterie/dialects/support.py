@@ -6,11 +6,10 @@ a matter of course, and stands in :data:`WITHOUT_EFFECT` with the reason why acc
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import orjson
 
 from coterie.errors import ApiError
 
@@ -66,7 +65,8 @@ def refuse_unsupported(body: Mapping[str, Any], table: Mapping[str, Unsupported]
             continue
         if not rule.accepted:
             raise ApiError("unsupported_parameter", param=name, hint=rule.hint)
-        raise ApiError("unsupported_value", param=name, value=orjson.dumps(value).decode(), hint=rule.hint)
+        shown = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        raise ApiError("unsupported_value", param=name, value=shown, hint=rule.hint)
     return {name: value for name, value in body.items() if name not in table}
 
 
