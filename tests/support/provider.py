@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from coterie.providers.base import ModelCard, Offer
 from coterie.wire.lingua import Chunk, Embedded, Embedding, Generation
 
-Step = Chunk | BaseException | asyncio.Event
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A piece of text for the short way; where that is not open, it is a chunk."""
+
+    text: str
+    index: int = 0
+
+
+Step = Chunk | Short | BaseException | asyncio.Event
 """A chunk is yielded, an exception raised, an event awaited."""
 
 SECRET = "PRIVATE /etc/x"
@@ -54,6 +64,8 @@ class ScriptedProvider:
         self.model = model
         self.pulled = 0
         """Chunks that were taken."""
+        self.shortened = 0
+        """Pieces of text that took the short way."""
         self.asked = asyncio.Event()
         """Set when a request begins to generate."""
         self.closed = asyncio.Event()
@@ -81,10 +93,18 @@ class ScriptedProvider:
                 if isinstance(step, asyncio.Event):
                     await step.wait()
                     continue
+                if isinstance(step, Short) and self._is_taken(generation, step):
+                    continue
                 self.pulled += 1
-                yield step
+                yield delta(step.text, step.index) if isinstance(step, Short) else step
         finally:
             self.closed.set()
+
+    def _is_taken(self, generation: Generation, step: Short) -> bool:
+        take = generation.shortcut.take
+        taken = take is not None and take(step.index, step.text, None)
+        self.shortened += taken
+        return taken
 
     async def embed(self, embedding: Embedding) -> Embedded:
         self.asked.set()

@@ -28,21 +28,45 @@ def new(**options: Any) -> ResponseStream:
     return ResponseStream(HEAD, clock=lambda: 107.5, **options)
 
 
-def run(machine: ResponseStream, chunks: list[Chunk], ending: ApiError | str | None = None) -> list[bytes]:
+def run(
+    machine: ResponseStream, chunks: list[Chunk], ending: ApiError | str | None = None, *, short: bool = False
+) -> list[bytes]:
     """All events, for a caller who keeps the rule: what raises is what the stream fails with.
 
-    ``ending`` comes after the chunks: a failure, "cancel", or the end of the answer.
+    ``ending`` comes after the chunks: a failure, "cancel", or the end of the answer. ``short``: text takes the short
+    way where it may.
     """
     events: list[bytes] = []
     try:
         for each in chunks:
-            events += machine.feed(each)
+            text = plain_text(each) if short else None
+            event = None if text is None else machine.text(0, text, each.get("extra"))
+            events += machine.feed(each) if event is None else [event]
         if isinstance(ending, ApiError):
             raise ending
         events += machine.cancel() if ending == "cancel" else machine.end()
     except ApiError as error:
         events += machine.fail(error, "req_1")
     return events
+
+
+def plain_text(each: Chunk) -> str | None:
+    """The text of a chunk that says nothing else, but for what passes through."""
+    match each:
+        case {"choices": [{"index": 0, "delta": {"content": str(text), **others}} as choice]}:
+            is_alone = not others and not choice.get("finish_reason") and not choice.get("logprobs")
+            beside = each.keys() - {"choices", "extra"} | choice.keys() - {
+                "index",
+                "delta",
+                "finish_reason",
+                "logprobs",
+            }
+            return text if text and is_alone and not beside and _can_be_written(text) else None
+    return None
+
+
+def _can_be_written(text: str) -> bool:
+    return text == text.encode(errors="replace").decode()
 
 
 def said(event: bytes) -> dict[str, Any]:
@@ -137,6 +161,9 @@ any_answers = st.one_of(
 endings = st.sampled_from(
     [None, None, "cancel", ApiError("engine_failed"), ApiError("server_shutting_down", retry_after_s=2)]
 )
+extras = st.sampled_from([None, {"service_tier": "flex"}, {"system_fingerprint": "f"}])
+"""What passes through beside text."""
+
 options = st.fixed_dictionaries(
     {},
     optional={

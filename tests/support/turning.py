@@ -12,6 +12,7 @@ from tests.support.provider import WHOLE, ScriptedProvider, Step
 from coterie.errors import ApiError
 from coterie.turns.keeping import Keeping
 from coterie.turns.turn import Item, Plan, Turn
+from coterie.wire.lingua import Generation, Shortcut
 
 
 class Sink:
@@ -25,6 +26,14 @@ class Sink:
         """Set when it holds the turn up."""
         self.gate = asyncio.Event()
         self._at = at
+
+    @property
+    def ready(self) -> bool:
+        return len(self.events) != self._at
+
+    def put(self, event: bytes) -> None:
+        assert self.ready
+        self.events.append(event)
 
     async def write(self, event: bytes) -> None:
         if len(self.events) == self._at:
@@ -42,7 +51,8 @@ class Running:
     """A turn that runs. ``failure`` is what its interruption is told as; ``None``: its client has gone."""
 
     def __init__(self, keeping: Keeping, plan: Plan, script: Iterable[Step] = WHOLE, sink: Sink | None = None) -> None:
-        self.turn = Turn(plan, keeping, related)
+        self._shortcut = Shortcut()
+        self.turn = Turn(plan, keeping, related, self._shortcut)
         self.sink = sink or Sink()
         self.failure: ApiError | None = None
         self.accepted = asyncio.Event()
@@ -56,7 +66,7 @@ class Running:
             await self.turn.accept()
             self.accepted.set()
             await self.go.wait()
-        async with contextlib.aclosing(self.provider.generate(None)) as chunks:  # type: ignore[arg-type]
+        async with contextlib.aclosing(self.provider.generate(Generation("m", {}, shortcut=self._shortcut))) as chunks:
             sink = self.sink if self.turn.plan.told and not self.turn.plan.parsed.background else None
             await self.turn.run(chunks, sink, lambda: self.failure)
 

@@ -5,6 +5,8 @@ What it promises:
 * Status and headers are held back until the first semantic event exists (the commit point). What fails before it is a
   plain HTTP error; what fails after it ends the stream with the dialect's terminal error, and nothing after.
 * One event is one write. A reader that is slow holds the generation back through the socket; nothing piles up.
+* Text with which an answer goes on takes the short way, where the client reads: what comes off a provider's socket is
+  written to the client's there and then (:class:`coterie.wire.lingua.Shortcut`).
 * A client that leaves, before or after the commit point, ends the generation at once.
 * The end of the server ends the stream like any other failure: with its terminal error.
 """
@@ -27,13 +29,15 @@ from starlette.types import Receive, Scope, Send
 from coterie.api.active import ActiveRequest
 from coterie.api.attendance import attended
 from coterie.api.edge import Exchange
+from coterie.api.protocol import ClientLine
 from coterie.api.state import AppState
 from coterie.api.writer import StreamWriter, send_json
 from coterie.dialects.chat import ParsedRequest
 from coterie.dialects.chunk_stream import ChunkStream
 from coterie.errors import ApiError
+from coterie.observe.metrics import Metrics
 from coterie.observe.timing import Timing
-from coterie.wire.lingua import RESTART, Chunk
+from coterie.wire.lingua import RESTART, Chunk, Chunks, Shortcut
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +47,10 @@ class Fold(Protocol):
 
     def feed(self, chunk: Chunk) -> None:
         """Take a chunk in."""
+        ...
+
+    def text(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        """Take in a piece of text with which a choice goes on; false, and nothing is done, where that needs a chunk."""
         ...
 
     def end(self) -> dict[str, Any]:
@@ -70,7 +78,8 @@ class GenerationAnswer:
         self._timing = timing
         self._model = parsed.generation.model
         state.router.check(self._model)
-        generation = dataclasses.replace(parsed.generation, streamed=parsed.stream)
+        self._shortcut = Shortcut()
+        generation = dataclasses.replace(parsed.generation, streamed=parsed.stream, shortcut=self._shortcut)
         self._chunks = state.router.generate(generation, timing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,21 +98,27 @@ class GenerationAnswer:
         return make(answer_id, int(time.time()), self._model, choices=self._parsed.choices, **options)
 
     async def _plain(self, exchange: Exchange) -> None:
-        fold: Fold = self._new(self._machines.fold)
+        fold = self._fold()
         async for chunk in self._chunks:
             if chunk is RESTART:
-                fold = self._new(self._machines.fold)
+                fold = self._fold()
             else:
                 fold.feed(chunk)
         answer = fold.end()
         self._state.metrics.count_usage(self._model, answer.get("usage"))
         await send_json(exchange, orjson.dumps(answer))
 
+    def _fold(self) -> Fold:
+        """A fold for all that comes from now on."""
+        fold: Fold = self._new(self._machines.fold)
+        self._shortcut.take = fold.text
+        return fold
+
     async def _stream(self, exchange: Exchange, request: ActiveRequest) -> None:
         machine: ChunkStream = self._new(self._machines.stream, include_usage=self._parsed.include_usage)
         writer = StreamWriter(exchange)
         try:
-            await self._relay(machine, writer)
+            await _Relay(machine, writer, self._state.metrics, self._model).run(self._chunks, self._shortcut)
             tail = machine.end()
         except ApiError as error:
             tail = _last_words(machine, error, writer)
@@ -122,18 +137,42 @@ class GenerationAnswer:
         if machine.usage:
             self._state.metrics.count_usage(self._model, machine.usage)
 
-    async def _relay(self, machine: ChunkStream, writer: StreamWriter) -> None:
-        gaps = self._state.metrics.inter_token.of(self._model)
-        last_s = 0.0
-        async for chunk in self._chunks:
-            for event in machine.feed(chunk):
+
+class _Relay:
+    """The way of chunks to the client of a stream, and the short way of the text among them."""
+
+    __slots__ = ("_client", "_first", "_gaps", "_last_s", "_machine", "_writer")
+
+    def __init__(self, machine: ChunkStream, writer: StreamWriter, metrics: Metrics, model: str) -> None:
+        self._machine = machine
+        self._writer = writer
+        self._client: ClientLine | None = writer.exchange.scope.get("coterie.client")
+        self._first = metrics.first_token.of(model)
+        self._gaps = metrics.inter_token.of(model)
+        self._last_s = 0.0
+
+    async def run(self, chunks: Chunks, shortcut: Shortcut) -> None:
+        """Relay ``chunks`` to their end. Raises their failure, and that of a chunk which breaks the rules."""
+        feed, write = self._machine.feed, self._writer.write
+        async for chunk in chunks:
+            for event in feed(chunk):
                 now_s = time.perf_counter()
-                if writer.begun:
-                    gaps.add(now_s - last_s)
+                if self._writer.begun:
+                    self._gaps.add(now_s - self._last_s)
                 else:
-                    self._state.metrics.first_token.of(self._model).add(now_s - writer.exchange.started_s)
-                last_s = now_s
-                await writer.write(event)
+                    self._first.add(now_s - self._writer.exchange.started_s)
+                    shortcut.take = None if self._client is None else self._take
+                self._last_s = now_s
+                await write(event)
+
+    def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        event = self._machine.text(index, text, extra)
+        if event is None or self._client is None or not self._client.write(event):
+            return False
+        now_s = time.perf_counter()
+        self._gaps.add(now_s - self._last_s)
+        self._last_s = now_s
+        return True
 
 
 def _last_words(machine: ChunkStream, error: ApiError, writer: StreamWriter) -> list[bytes]:

@@ -20,7 +20,7 @@ from coterie.observe.metrics import Metrics
 from coterie.observe.timing import Timing
 from coterie.turns.asking import Asking
 from coterie.turns.turn import Plan, Sink, Turn
-from coterie.wire.lingua import Chunks
+from coterie.wire.lingua import Chunks, Shortcut
 
 _DELTA: Final = b".delta\n"
 _TYPE_BYTES: Final = 64
@@ -70,13 +70,14 @@ class Errand:
     def _prepared(self, plan: Plan, most_tokens: int | None) -> tuple[Asking, Turn]:
         keeping = self.state.keeping
         unseal = keeping.sealer.of(plan.owner).unseal
-        asking = Asking(plan, unseal, partial(self._ask, plan), most_tokens=most_tokens)
-        return asking, Turn(plan, keeping, asking.relate)
+        shortcut = Shortcut()
+        asking = Asking(plan, unseal, partial(self._ask, plan, shortcut), most_tokens=most_tokens)
+        return asking, Turn(plan, keeping, asking.relate, shortcut)
 
-    def _ask(self, plan: Plan, body: dict[str, Any]) -> Chunks:
+    def _ask(self, plan: Plan, shortcut: Shortcut, body: dict[str, Any]) -> Chunks:
         state = self.state
         parsed = read(state.router, body, state.dialect_limits, parse_chat, parse_chat_openly)
-        generation = dataclasses.replace(parsed.generation, streamed=plan.told)
+        generation = dataclasses.replace(parsed.generation, streamed=plan.told, shortcut=shortcut)
         return state.router.generate(generation, self.timing)
 
 
@@ -106,6 +107,16 @@ class MeteredSink:
     def __init__(self, state: AppState, exchange: Exchange, model: str) -> None:
         self.writer = StreamWriter(exchange)
         self._meter = Meter(state.metrics, model, exchange.started_s)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the client reads what is written."""
+        return self.writer.ready
+
+    def put(self, event: bytes) -> None:
+        """Send one event without waiting."""
+        self._meter.look(event)
+        self.writer.put(event)
 
     async def write(self, event: bytes) -> None:
         """Send one event."""

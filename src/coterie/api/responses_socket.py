@@ -164,6 +164,13 @@ class _Sink:
         self._beside = b',"stream_id":' + orjson.dumps(lane) + b"}" if lane else b""
         self._meter = meter
 
+    ready = False
+    """A message always takes the usual way."""
+
+    def put(self, event: bytes) -> None:
+        """Never asked for."""
+        raise AssertionError("a message takes the usual way")
+
     async def write(self, event: bytes) -> None:
         """Send one event."""
         if event == DONE:

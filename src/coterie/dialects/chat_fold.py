@@ -28,6 +28,15 @@ class ChatFold:
             for entry in chunk["choices"]:
                 self._messages[entry["index"]].add_late(entry.get("extra") or {})
 
+    def text(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        """Take in a piece of text with which a choice goes on; false, and nothing is done, where that needs a chunk."""
+        goes_on = self._choices.goes_on(index)
+        if goes_on:
+            self._messages[index].add_text("content", text)
+            if extra is not None:
+                self._extra.update(extra)
+        return goes_on
+
     def end(self) -> dict[str, Any]:
         """The whole answer. Raises ``ApiError`` where it is not whole."""
         self._choices.check_whole()
@@ -53,7 +62,7 @@ class _Message:
                 for fragment in value:
                     self._add_call(fragment)
             elif isinstance(value, str):
-                self._texts.setdefault(name, []).append(value)
+                self.add_text(name, value)
             elif isinstance(value, list) and isinstance(before := self._others.get(name, []), list):
                 self._others[name] = [*before, *value]
             else:
@@ -62,6 +71,9 @@ class _Message:
         for name, entries in (choice["logprobs"] or {}).items():
             self._logprobs[name] += entries or []
         self._finish = choice["finish_reason"] or self._finish
+
+    def add_text(self, name: str, text: str) -> None:
+        self._texts.setdefault(name, []).append(text)
 
     def add_late(self, extra: dict[str, Any]) -> None:
         """Take in what is not known and stands beside nothing; before the finish reason it comes again with more."""

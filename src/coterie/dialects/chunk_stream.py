@@ -21,6 +21,7 @@ event holds it until there is an answer.
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from itertools import islice
 from typing import Any, Final
@@ -55,6 +56,8 @@ class ChunkStream(ABC):
         self._extra: dict[str, Any] = {}
         self._include_usage = include_usage
         self._templates: dict[int, tuple[bytes, bytes]] = {}
+        self._templates_extra: dict[str, Any] | None = None
+        """What the templates have that is not known here."""
         self._ended = False
         self._head: dict[str, Any] = {"id": answer_id, "object": self.kind, "created": created, "model": model}
 
@@ -82,6 +85,15 @@ class ChunkStream(ABC):
         if is_any_silent:
             events += self._late_events(chunk["choices"])
         return events
+
+    def text(self, index: int, text: str, extra: dict[str, Any] | None) -> bytes | None:
+        """The event for a piece of text with which a choice goes on; ``None`` where it takes :meth:`feed` to tell."""
+        if not self.templated or self._ended or self._extra or not self._choices.goes_on(index):
+            return None
+        if extra is not self._templates_extra:
+            self._templates, self._templates_extra = {}, extra
+        before, behind = self._templates.get(index) or self._template(index)
+        return before + orjson.dumps(text) + behind
 
     def end(self) -> list[bytes]:
         """The events that end a whole answer. Raises ``ApiError`` where it is not whole."""
@@ -124,7 +136,7 @@ class ChunkStream(ABC):
         return events
 
     def _choice_event(self, choice: dict[str, Any]) -> bytes:
-        if self.templated and not self._extra and _is_text_alone(choice):
+        if self.templated and not self._extra and self._templates_extra is None and _is_text_alone(choice):
             before, behind = self._templates.get(choice["index"]) or self._template(choice["index"])
             return before + orjson.dumps(choice["delta"]["content"]) + behind
         if choice["finish_reason"] is not None:
@@ -133,9 +145,10 @@ class ChunkStream(ABC):
 
     def _template(self, index: int) -> tuple[bytes, bytes]:
         """What stands before and behind the text of an event that has nothing else to say."""
-        mark = f"{index}:text"
+        mark = uuid.uuid4().hex  # which nobody can have written into the rest
+        self._extra = dict(self._templates_extra or {})
         choice = {"index": index, "delta": {"content": mark}, "logprobs": None, "finish_reason": None, "first": False}
-        before, _, behind = self._event(choices=[self.wire_choice(choice)]).rpartition(orjson.dumps(mark))
+        before, _, behind = self._event(choices=[self.wire_choice(choice)]).partition(orjson.dumps(mark))
         self._templates[index] = before, behind
         return before, behind
 

@@ -160,6 +160,13 @@ class CompletionFold:
             self._logprobs[index] += _entries(choice)
             self._finish[index] = choice["finish_reason"] or self._finish[index]
 
+    def text(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        """Take in a piece of text with which a choice goes on; false, and nothing is done, where that needs a chunk."""
+        goes_on = self._choices.goes_on(index)
+        if goes_on:
+            self._texts[index].append(text)
+        return goes_on
+
     def end(self) -> dict[str, Any]:
         """The whole answer. Raises ``ApiError`` where it is not whole."""
         self._choices.check_whole()

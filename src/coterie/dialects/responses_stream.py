@@ -146,6 +146,8 @@ class ResponseStream:
         self._usage_so_far: dict[str, Any] | None = None
         self._changed: dict[str, Any] = {}
         """Fields of the response that are no longer those of the head."""
+        self._extra: dict[str, Any] | None = None
+        """What the newest text that took the short way had beside it."""
         self._out: list[bytes] = []
         self._output: list[OutputItem] = []
         self._open: deque[OutputItem] = deque()
@@ -216,6 +218,17 @@ class ResponseStream:
         for choice in said:
             self._say(choice)
         return self._take()
+
+    def text(self, index: int, text: str, extra: dict[str, Any] | None) -> bytes | None:
+        """The event for a piece of text with which the answer goes on; ``None``, and nothing is done, where it takes
+        :meth:`feed` to tell.
+        """
+        if self._text is None or self._ended or not self._choices.goes_on(index):
+            return None
+        if extra is not self._extra:
+            self._extra = extra
+            self._changed |= tier_of({"extra": extra})
+        return self._writer.write_delta(self._text, text)
 
     def end(self) -> list[bytes]:
         """The events that end a whole answer. Raises ``ApiError`` where it is not whole."""

@@ -129,6 +129,16 @@ class AnswerSoFar:
             return {**chunk, "usage": self._whole_usage(usage)}
         return chunk
 
+    @property
+    def at_seam(self) -> bool:
+        """Whether the next text begins with what the client has already."""
+        return bool(self._seam)
+
+    def add(self, text: str) -> None:
+        """Note a piece of text with which the answer goes on, away from a seam. It goes out as it is."""
+        if self._followed:
+            self._add(text)
+
     def _noted(self, chunk: Chunk, choice: dict[str, Any]) -> Chunk:
         delta = choice["delta"]
         text = delta.get("content")

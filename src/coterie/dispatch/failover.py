@@ -25,11 +25,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Iterator
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Any, Final, Protocol
 
 from coterie.dispatch.answer_so_far import AnswerSoFar
 from coterie.dispatch.blame import DEADLINES, Blame
@@ -40,7 +42,7 @@ from coterie.dispatch.tally import Tally
 from coterie.errors import ApiError, Retry
 from coterie.errors.cleaning import mask_secrets
 from coterie.observe.timing import Timing
-from coterie.wire.lingua import RESTART, Attempt, Chunk, Embedded, Embedding, Generation
+from coterie.wire.lingua import RESTART, Attempt, Chunk, Embedded, Embedding, Generation, Shortcut
 
 _log = logging.getLogger(__name__)
 
@@ -170,13 +172,13 @@ async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Tim
     said = AnswerSoFar(generation, followed=generation.streamed and budget.continuation)
     run = _Run(generation, timing, said)
     part = generation
-    with _blamed(desk, run):
+    try:
         while True:
             candidate = await _seated(desk, budget, run)
-            attempt = run.begin(candidate.provider.name)
+            attempt, shortcut = run.begin(candidate.provider.name), Shortcut()
             try:
-                with _judged(desk, run, candidate, attempt):
-                    chunks = candidate.provider.generate(dataclasses.replace(part, attempt=attempt))
+                with _Judged(desk, run, candidate, attempt):
+                    chunks = candidate.provider.generate(part.tried(attempt, shortcut))
                     async with contextlib.aclosing(chunks):
                         async for chunk in chunks:
                             if attempt.first_token_s is None and is_semantic(chunk):
@@ -184,6 +186,8 @@ async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Tim
                                 said.started = generation.streamed
                                 run.blame.settle(now_s())
                             yield said.feed(chunk)
+                            if shortcut.take is None and attempt.first_token_s is not None:
+                                shortcut.take = functools.partial(_pass, said, generation.shortcut)
                 return
             except ApiError as error:
                 _conclude(desk, budget, run, candidate, error)
@@ -191,23 +195,35 @@ async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Tim
                 part = said.continued()
             if not generation.streamed:
                 yield RESTART
+    finally:
+        _settle(desk, run)
+
+
+def _pass(said: AnswerSoFar, shortcut: Shortcut, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+    """The short way of text through here."""
+    if said.at_seam or shortcut.take is None or not shortcut.take(index, text, extra):
+        return False
+    said.add(text)
+    return True
 
 
 async def embed(desk: Desk, budget: Budget, embedding: Embedding, timing: Timing) -> Embedded:
     """The vectors. Raises ``ApiError``."""
     run = _Run(embedding, timing)
-    with _blamed(desk, run):
+    try:
         while True:
             candidate = await _seated(desk, budget, run)
             attempt = run.begin(candidate.provider.name)
             try:
-                with _judged(desk, run, candidate, attempt):
+                with _Judged(desk, run, candidate, attempt):
                     embedded = await candidate.provider.embed(dataclasses.replace(embedding, attempt=attempt))
                     attempt.first_token_s = time.perf_counter() - attempt.started_s
                     run.blame.settle(now_s())
                     return embedded
             except ApiError as error:
                 _conclude(desk, budget, run, candidate, error)
+    finally:
+        _settle(desk, run)
 
 
 def is_semantic(chunk: Chunk) -> bool:
@@ -229,37 +245,44 @@ def _helplessness(error: ApiError) -> tuple[bool, float]:
 # Outcomes
 
 
-@contextlib.contextmanager
-def _blamed(desk: Desk, run: _Run) -> Iterator[None]:
-    """A whole request: at its end, whatever that is, it is decided which failures count."""
-    try:
-        yield
-    finally:
-        if run.blame.is_open:
-            untried = [one for one in run.candidates(desk) if one.provider.name not in run.failed]
-            run.blame.end(untried, now_s())
+def _settle(desk: Desk, run: _Run) -> None:
+    """A request is over, however it ended: decide which failures count."""
+    if run.blame.is_open:
+        untried = [one for one in run.candidates(desk) if one.provider.name not in run.failed]
+        run.blame.end(untried, now_s())
 
 
-@contextlib.contextmanager
-def _judged(desk: Desk, run: _Run, candidate: Candidate, attempt: Attempt) -> Iterator[None]:
+class _Judged:
     """An attempt on a seat that was taken: its outcome is counted, and its provider's health learns of it."""
-    outcome = "internal_error"
-    is_probe = candidate.health.begin(now_s())
-    try:
-        yield
-        outcome = "ok"
-        candidate.health.succeed(now_s(), attempt.first_token_s)
-    except ApiError as error:
-        outcome = error.code
-        run.blame.note(candidate, error, now_s())
-        raise
-    except (GeneratorExit, asyncio.CancelledError):
-        outcome = "client_closed"
-        raise
-    finally:
-        candidate.health.end(is_probe=is_probe)
-        desk.tally.attempts[attempt.provider, run.request.model, outcome] += 1
-        desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
+
+    __slots__ = ("_attempt", "_candidate", "_desk", "_is_probe", "_run")
+
+    def __init__(self, desk: Desk, run: _Run, candidate: Candidate, attempt: Attempt) -> None:
+        self._desk = desk
+        self._run = run
+        self._candidate = candidate
+        self._attempt = attempt
+        self._is_probe = candidate.health.begin(now_s())
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        health, attempt, tally = self._candidate.health, self._attempt, self._desk.tally
+        outcome = "internal_error"
+        if error is None:
+            outcome = "ok"
+            health.succeed(now_s(), attempt.first_token_s)
+        elif isinstance(error, ApiError):
+            outcome = error.code
+            self._run.blame.note(self._candidate, error, now_s())
+        elif isinstance(error, (GeneratorExit, asyncio.CancelledError)):
+            outcome = "client_closed"
+        health.end(is_probe=self._is_probe)
+        tally.attempts[attempt.provider, self._run.request.model, outcome] += 1
+        self._desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
 
 
 def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error: ApiError) -> None:

@@ -15,7 +15,9 @@ What it promises, whatever comes in:
   model does not: the dialect writes the client's.
 * What comes out can be written as JSON again: what is nested too deep for that is refused.
 
-It stands on the path of every relayed token, so an event that only goes on with a piece of text takes a short way.
+It stands on the path of every relayed token, so an event that has nothing but text or a finish reason takes a short way
+here, and one that differs from the last in its text alone does not come here at all: see
+:mod:`coterie.providers.short_text`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from coterie.wire.lingua import Chunk, Generation
 from coterie.wire.sse import DONE
 
 _CHUNK_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "error", "x_groq"})
+_BARE_FIELDS: Final = _CHUNK_FIELDS - {"error", "x_groq"}
 _LINGUA_FIELDS: Final = frozenset({"index", "delta", "finish_reason", "logprobs"})
 _CHOICE_FIELDS: Final = _LINGUA_FIELDS | {"message", "text", "error"}
 
@@ -126,6 +129,8 @@ class ForeignStream:
         self._calls: dict[int, _Calls] = {}
         self._usage: dict[str, Any] | None = None
         self._said = False
+        self.goes_on = False
+        """Whether all that the newest event did was to go on with the text of the only choice, beside what passes."""
         self.done = False
         """Whether ``[DONE]`` came, or a whole answer at once."""
 
@@ -137,6 +142,7 @@ class ForeignStream:
 
     def feed(self, data: bytes) -> Chunk | None:
         """The chunk of one event's data, if it says anything. Raises ``ApiError``."""
+        self.goes_on = False
         if len(data) < _LONGEST_DONE and data.strip() == DONE:
             self.done = True
             return None
@@ -167,7 +173,7 @@ class ForeignStream:
         return {"choices": [], "usage": self._usage}
 
     def _take(self, payload: Any) -> Chunk | None:
-        said = self._going_on(payload)
+        said = self._plain(payload)
         if said is None:
             payload = self._checked(payload)
             usage = self._noted_usage(payload)
@@ -182,8 +188,8 @@ class ForeignStream:
             return {"choices": said}
         return {"choices": said, "extra": {name: payload[name] for name in payload if name not in _CHUNK_FIELDS}}
 
-    def _going_on(self, payload: Any) -> list[dict[str, Any]] | None:
-        """The choice of an event that only goes on with a piece of text; ``None`` for any other event."""
+    def _plain(self, payload: Any) -> list[dict[str, Any]] | None:
+        """What an event says that has nothing but one choice's text and finish reason; ``None`` for any other event."""
         if type(payload) is not dict or payload.get("usage") or payload.get("error") or "x_groq" in payload:
             return None
         entries = payload.get("choices")
@@ -192,11 +198,26 @@ class ForeignStream:
         entry = entries[0]
         if type(entry) is not dict or not _LINGUA_FIELDS.issuperset(entry):
             return None
-        said = self._choices.go_on(entry)
-        return None if said is None else [said]
+        said = self._choices.plainly(entry)
+        if said is not None:
+            self._note(entry["index"], said)
+        return said
+
+    def _note(self, index: int, said: list[dict[str, Any]]) -> None:
+        """Remember what an event said in the plain way."""
+        self._seen.add(index)
+        if said:
+            (choice,) = said
+            self._said = True
+            if choice["finish_reason"] is not None:
+                self._finished[index] = choice["finish_reason"]
+            else:
+                self.goes_on = self._count == 1 and not choice["first"]
 
     def _checked(self, payload: Any) -> dict[str, Any]:
         """An event that is no failure."""
+        if isinstance(payload, dict) and _is_usage(payload):
+            return payload
         if isinstance(payload, list) and len(payload) == 1:
             payload = payload[0]
         failure = from_payload(payload, prompt_param=self._prompt_param)
@@ -288,6 +309,12 @@ class ForeignStream:
             return None
         self._usage = _usage(usage)
         return self._usage
+
+
+def _is_usage(payload: dict[str, Any]) -> bool:
+    """Whether an event has usage, as most servers send it, and can have no failure."""
+    is_bare = payload.get("choices") == [] and _BARE_FIELDS.issuperset(payload)
+    return is_bare and payload.get("object") != "error"
 
 
 def _check_depth(payload: Any) -> None:

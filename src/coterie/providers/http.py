@@ -20,8 +20,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -30,15 +29,16 @@ from coterie.config import ConfigError, ProviderSettings
 from coterie.errors import ApiError
 from coterie.errors.upstream import from_payload, from_transport
 from coterie.providers.base import ModelCard, Offer
-from coterie.providers.deadlines import Deadlines
 from coterie.providers.foreign_stream import ForeignStream
+from coterie.providers.http_call import HttpCall
 from coterie.providers.http_request import MODELS_PATH, embedding_request, generation_request, request_headers
 from coterie.providers.listing import ListedModel, pauses_s, read_listing
 from coterie.providers.refusal import check_coding, refusal_of
-from coterie.wire.http1 import Exchange, ExchangeError, Head
-from coterie.wire.lingua import Attempt, Chunk, Embedded, Embedding, Generation
+from coterie.providers.short_text import ShortText
+from coterie.wire.http1 import ExchangeError, Head
+from coterie.wire.lingua import Attempt, Chunk, Embedded, Embedding, Generation, Shortcut
 from coterie.wire.pool import Origin, Pool
-from coterie.wire.request import request_head
+from coterie.wire.request import RequestForm, request_head
 from coterie.wire.sse import SseError, SseParser
 
 _log = logging.getLogger(__name__)
@@ -46,38 +46,10 @@ _log = logging.getLogger(__name__)
 _EVENT_BYTES: Final = 4 * 1024 * 1024
 _ANSWER_BYTES: Final = 64 * 1024 * 1024
 _LIST_BYTES: Final = 16 * 1024 * 1024
-_LINGER_S: Final = 2.0
-"""How long a connection may take after ``[DONE]`` to become free for the next request."""
-
 _START_S: Final = 2.0
 """How long the start waits for the list of models."""
 
 _NO_STREAMS: Final = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
-
-
-@dataclass(slots=True)
-class _Call:
-    """An exchange under its deadlines; ``answered`` where everything that counts has come."""
-
-    exchange: Exchange
-    deadlines: Deadlines
-    attempt: Attempt
-    answered: bool = False
-    size_bytes: int = 0
-
-    async def head(self) -> Head:
-        """Status and headers. The connection that they came on, or did not, may be another than at first."""
-        try:
-            return await self.exchange.head()
-        finally:
-            self.attempt.connect_s = self.exchange.connect_s
-
-    def counted(self, data: bytes) -> bytes:
-        """``data`` of a stream, within the bound of an answer. Raises ``ExchangeError``."""
-        self.size_bytes += len(data)
-        if self.size_bytes > _ANSWER_BYTES:
-            raise ExchangeError(f"a stream of more than {_ANSWER_BYTES} bytes", "body_too_large")
-        return data
 
 
 class HttpProvider:
@@ -94,12 +66,13 @@ class HttpProvider:
             tls.set_alpn_protocols(["http/1.1"])
         self._pool = Pool(origin, connect_timeout_s=settings.connect_timeout_s, ssl_context=tls)
         self._headers = request_headers(key, settings.headers)
+        self._forms: dict[tuple[str, str], RequestForm] = {}  # by method and path, of which there are few
         created = int(time.time())
         self._configured: dict[str, ListedModel] = {
             model.name: ListedModel(model.name, model.upstream_name, model.context_tokens, created, settings.name)
             for model in settings.served
         }
-        self._models = self._configured
+        self._serve(self._configured)
         self._discovering: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         self._read = False
@@ -115,17 +88,22 @@ class HttpProvider:
 
     def offer(self, model: str) -> Offer | None:
         """How it would serve ``model``."""
-        served = self._models.get(model)
-        if served is None:
-            return None
-        return Offer(
-            priority=self.settings.priority,
-            weight=self.settings.weight,
-            seats=self.settings.concurrency,
-            context_tokens=served.context_tokens,
-            open=True,
-            continues=self.settings.continuation != "none",
-        )
+        return self._offers.get(model)
+
+    def _serve(self, models: dict[str, ListedModel]) -> None:
+        """Offer ``models`` from now on."""
+        self._models = models
+        self._offers = {
+            name: Offer(
+                priority=self.settings.priority,
+                weight=self.settings.weight,
+                seats=self.settings.concurrency,
+                context_tokens=model.context_tokens,
+                open=True,
+                continues=self.settings.continuation != "none",
+            )
+            for name, model in models.items()
+        }
 
     async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
         """Generate every choice. Raises ``ApiError``."""
@@ -144,7 +122,7 @@ class HttpProvider:
                 if chunk is not None:
                     yield chunk
             else:
-                async with contextlib.aclosing(_streamed(head, call, stream)) as chunks:
+                async with contextlib.aclosing(_streamed(head, call, stream, generation.shortcut)) as chunks:
                     async for chunk in chunks:
                         yield chunk
                 call.answered = stream.done
@@ -187,30 +165,12 @@ class HttpProvider:
             raise ApiError("upstream_model_unavailable", detail="the provider does not list the model any more")
         return served.upstream_name
 
-    @contextlib.asynccontextmanager
-    async def _call(self, method: str, path: str, body: bytes, attempt: Attempt) -> AsyncIterator[_Call]:
-        """A request on its way, watched. What breaks it is raised as ``ApiError``."""
-        limits, begun_s = self.settings, time.perf_counter()
-        try:
-            exchange = await self._pool.send(method, self._prefix + path, self._headers, body)
-        except ExchangeError as error:
-            attempt.connect_s = time.perf_counter() - begun_s
-            raise from_transport(error.kind, detail=str(error)) from None
-        deadlines = Deadlines(
-            limits.first_token_timeout_s, limits.idle_timeout_s, limits.total_timeout_s, exchange.fail
-        )
-        call = _Call(exchange, deadlines, attempt)
-        try:
-            yield call
-        except ExchangeError as error:
-            raise from_transport(error.kind, detail=str(error)) from None
-        finally:
-            deadlines.stop()
-            if call.answered:
-                # The end of the body is often still on its way, and the connection good for the next request after it.
-                asyncio.get_running_loop().call_later(_LINGER_S, exchange.close)
-            else:
-                exchange.close()
+    def _call(self, method: str, path: str, body: bytes, attempt: Attempt) -> HttpCall:
+        """A request, to be sent and watched."""
+        form = self._forms.get((method, path))
+        if form is None:
+            form = self._forms[method, path] = self._pool.form(method, self._prefix + path, self._headers)
+        return HttpCall(self._pool, form, body, self.settings, attempt)
 
     async def _ask(
         self, method: str, path: str, body: bytes, prompt_param: str, limit_bytes: int, attempt: Attempt
@@ -256,24 +216,32 @@ class HttpProvider:
 
     def _learn(self, listed: Mapping[str, ListedModel]) -> None:
         if self.settings.models:
-            self._models = {
-                name: model if model.context_tokens else model.with_context(listed.get(model.upstream_name))
-                for name, model in self._configured.items()
-            }
+            configured = self._configured.items()
+            self._serve(
+                {
+                    name: model if model.context_tokens else model.with_context(listed.get(model.upstream_name))
+                    for name, model in configured
+                }
+            )
             return
         if listed.keys() != self._models.keys():
             _log.info("provider %s serves %s", self.name, ", ".join(listed) or "no model")
-        self._models = {name: self._models.get(name, model).with_context(model) for name, model in listed.items()}
+        self._serve({name: self._models.get(name, model).with_context(model) for name, model in listed.items()})
 
 
-async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGenerator[Chunk, None]:
-    """The chunks of an event stream, until ``[DONE]`` or its end."""
+async def _streamed(
+    head: Head, call: HttpCall, stream: ForeignStream, shortcut: Shortcut
+) -> AsyncGenerator[Chunk, None]:
+    """The chunks of an event stream, until ``[DONE]`` or its end, but for those that take the short way."""
     if _media_type(head) in _NO_STREAMS:
         raise ApiError("upstream_protocol_error", detail=f"a stream of {_media_type(head)}")
     parser = SseParser(_EVENT_BYTES)
+    short = ShortText(parser, shortcut, _ANSWER_BYTES, call.deadlines.touch)
+    call.exchange.tap = short.take
     try:
         async for data in call.exchange:
-            for event in parser.feed(call.counted(data)):
+            events, chunk = parser.feed(short.counted(data)), None
+            for event in events:
                 chunk = stream.feed(event.data)
                 if stream.done:
                     return
@@ -285,6 +253,7 @@ async def _streamed(head: Head, call: _Call, stream: ForeignStream) -> AsyncGene
                 call.deadlines.hold()  # a slow reader is not a slow provider
                 yield chunk
                 call.deadlines.touch()
+            short.learn(events, chunk, goes_on=stream.goes_on)
     except SseError as error:
         raise ApiError("upstream_protocol_error", detail=str(error)) from None
     except (ExchangeError, ApiError) as error:

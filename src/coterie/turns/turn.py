@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -31,7 +32,7 @@ from coterie.dialects.responses_ending import fail_instead
 from coterie.errors import ApiError
 from coterie.turns.live import Live
 from coterie.wire.ids import new_id
-from coterie.wire.lingua import RESTART, Chunks
+from coterie.wire.lingua import RESTART, Chunks, Shortcut
 
 if TYPE_CHECKING:
     from coterie.turns.keeping import Keeping
@@ -43,6 +44,15 @@ Item = dict[str, Any]
 
 class Sink(Protocol):
     """Whoever is told each event."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`put` would do what :meth:`write` does."""
+        ...
+
+    def put(self, event: bytes) -> None:
+        """Take one event without waiting."""
+        ...
 
     async def write(self, event: bytes) -> None:
         """Take one event."""
@@ -88,9 +98,14 @@ def _is_reference(item: Item) -> bool:
 
 
 class Turn:
-    """See the module. ``relate`` puts a provider's failure into the words of the request."""
+    """See the module. ``relate`` puts a provider's failure into the words of the request.
 
-    def __init__(self, plan: Plan, keeping: Keeping, relate: Callable[[ApiError], ApiError]) -> None:
+    ``shortcut`` is that of its chunks.
+    """
+
+    def __init__(
+        self, plan: Plan, keeping: Keeping, relate: Callable[[ApiError], ApiError], shortcut: Shortcut | None = None
+    ) -> None:
         self.plan = plan
         self.cancelled = False
         """Whether it was told to stop."""
@@ -106,6 +121,9 @@ class Turn:
         """Set when its end is stored."""
         self._keeping = keeping
         self._relate = relate
+        self._shortcut = shortcut or Shortcut()
+        self._broken: ApiError | None = None
+        """What went wrong on the short way, where nothing can be raised."""
         self._machine = keeping.machine(plan)
         self._task: asyncio.Task[Any] | None = None
         self._untold: list[bytes] = []
@@ -196,15 +214,48 @@ class Turn:
         return await self._end(tail, interruption)
 
     async def _relay(self, chunks: Chunks, sink: Sink | None) -> None:
-        async for chunk in chunks:
-            if chunk is RESTART:
-                self._machine = self._keeping.machine(self.plan)
-                self.kept.clear()
-            elif events := self._machine.feed(chunk):
-                if self.plan.told:
-                    await self._tell(events, sink)
-                elif self.plan.parsed.store:
-                    self.kept += events
+        self._shortcut.take = partial(self._take, sink)
+        try:
+            async for chunk in chunks:
+                self._check_short_way()
+                if chunk is RESTART:
+                    self._machine = self._keeping.machine(self.plan)
+                    self.kept.clear()
+                elif events := self._machine.feed(chunk):
+                    if self.plan.told:
+                        await self._tell(events, sink)
+                    elif self.plan.parsed.store:
+                        self.kept += events
+            self._check_short_way()
+        finally:
+            self._shortcut.take = None
+
+    def _take(self, sink: Sink | None, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        """The short way of :meth:`_relay`."""
+        if self._broken is not None or self._unsent or not (sink is None or sink.ready):
+            return False
+        event = self._machine.text(index, text, extra)
+        if event is None:
+            return False
+        if not self.plan.told:
+            if self.plan.parsed.store:
+                self.kept.append(event)
+        elif self._is_kept(event) and sink is not None:
+            sink.put(event)
+        return True
+
+    def _is_kept(self, event: bytes) -> bool:
+        """Write ``event`` into the journal, where there is one; where that fails it is told with the end."""
+        try:
+            if self.live is not None:
+                self.live.say([event])
+        except ApiError as error:
+            self._untold, self._broken = [event], error
+        return self._broken is None
+
+    def _check_short_way(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     async def _open(self, events: list[bytes]) -> None:
         self.live = await self._keeping.open(self, events)

@@ -11,6 +11,7 @@ promise:
   has caught up, which holds the sender back; a head, and whatever else is no body, is refused beyond
   :data:`MAX_HEAD_BYTES`.
 * There is no task and no timer for an exchange; bytes go from the event loop's callback to the one waiting consumer.
+  Where it is not needed for them it need not be woken: ``Exchange.tap`` is shown them first.
 * An answer that ends before it is complete (by the framing of HTTP) raises :class:`ExchangeError`, it never just stops.
 * An answer with neither a length nor chunks is ended by an orderly close (``Exchange.until_close``). Whether it was
   whole then has to be told from what it says: an event stream has its own end mark, JSON does not parse when cut. A
@@ -181,7 +182,7 @@ class Exchange(AsyncIterator[bytes]):
     __slots__ = (
         "_again", "_bare_bytes", "_body", "_complete", "_connection", "_failure", "_head", "_headers", "_keep",
         "_parser", "_paused", "_request", "_retrying", "_to_head", "_transport", "_unread_bytes", "_waiter",
-        "begun_at_s", "connect_s", "reused", "until_close",
+        "begun_at_s", "connect_s", "reused", "tap", "until_close",
     )  # fmt: skip
 
     def __init__(
@@ -207,6 +208,9 @@ class Exchange(AsyncIterator[bytes]):
         """Whether the connection had carried others before."""
         self.until_close = False
         """Whether the answer has no end but that of its connection."""
+        self.tap: Callable[[bytes], int] | None = None
+        """Is shown what came of the body while the consumer waits for it and there is more to come. Returns how many of
+        the bytes it has dealt with; the consumer gets the rest, and is left alone where there is none."""
         self._head: Head | None = None
         self._headers: dict[str, str] = {}
         self._bare_bytes = 0  # since the last of the body
@@ -217,6 +221,11 @@ class Exchange(AsyncIterator[bytes]):
         self._keep = False
         self._failure: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is there, as a whole."""
+        return self._complete
 
     async def head(self) -> Head:
         """Wait for status and headers. Raises :class:`ExchangeError` or what :meth:`fail` was given."""
@@ -305,6 +314,8 @@ class Exchange(AsyncIterator[bytes]):
             self._finish()
         elif self._bare_bytes > MAX_HEAD_BYTES:
             self.fail(ExchangeError(f"a head of more than {MAX_HEAD_BYTES} bytes", "head_too_large"))
+        elif self.tap is not None and self._is_tapped(self.tap):
+            return
         self._wake()
 
     def end(self, error: Exception | None) -> None:
@@ -380,6 +391,18 @@ class Exchange(AsyncIterator[bytes]):
         self._unread_bytes = 0
         self._resume()
         return body[0] if len(body) == 1 else b"".join(body)
+
+    def _is_tapped(self, tap: Callable[[bytes], int]) -> bool:
+        """Show ``tap`` what came. Returns whether the consumer has nothing to do with it."""
+        if self._waiter is None or self._waiter.done() or not self._body:
+            return False
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        rest = data[tap(data) :]
+        self._body = [rest] if rest else []
+        self._unread_bytes = len(rest)
+        if not rest:
+            self._resume()
+        return not rest
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -12,11 +12,12 @@ A :class:`Generation` is what every dialect translates its request into; a provi
 * ``usage_so_far`` beside choices, or alone, is what was counted until then: for whoever tells of an answer that broke
   off. A whole answer's usage is in its last chunk alone.
 * A failure is an ``ApiError`` raised by the iterator. Closing the iterator cancels the generation.
+* Text with which a choice goes on may take a short way past the iterator: :class:`Shortcut`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -50,6 +51,31 @@ class Attempt:
     first_token_s: float | None = None
 
 
+Take: TypeAlias = Callable[[int, str, dict[str, Any] | None], bool]
+"""See :class:`Shortcut`."""
+
+
+class Shortcut:
+    """A short way for text, past everybody who would only pass it along.
+
+    Nearly every chunk of an answer says nothing but one more piece of text. Whoever reads one off a socket may give it
+    to ``take`` there and then, where the usual way would wake a task to hand it from iterator to iterator. The rules:
+
+    * only while the consumer waits for the iterator's next chunk, so that nothing overtakes anything;
+    * only a piece of text (not empty, and such that UTF-8 can write it) of a choice that has begun and not finished;
+    * ``take`` either does all that would be done with the chunk and returns true, or does nothing and returns false:
+      then the chunk goes the usual way. It raises nothing. It is given the choice's index, the text, and the chunk's
+      ``extra``: the same object as the time before where that is the same, so that its writing can be kept.
+
+    ``take`` is ``None`` while there is no short way. A provider need not use it.
+    """
+
+    __slots__ = ("take",)
+
+    def __init__(self, take: Take | None = None) -> None:
+        self.take = take
+
+
 @dataclass(frozen=True, slots=True)
 class Generation:
     """One validated request to generate.
@@ -57,7 +83,8 @@ class Generation:
     ``body`` holds the parameters of a chat request (without ``stream``, ``stream_options`` and, where ``prompts`` is
     given, without ``messages``). ``prompts`` are raw prompts; choice ``c`` of prompt ``p`` has index ``p * n + c``.
     ``prompt_param`` is what the caller's dialect calls the prompt, for errors about it. ``streamed`` says that chunks
-    reach the client as they come, so that none can be taken back. ``attempt`` is for the provider to fill.
+    reach the client as they come, so that none can be taken back. ``attempt`` is for the provider to fill,
+    ``shortcut`` for it to use.
 
     ``partial`` says that the last message is the beginning of the answer, which the provider is to go on with.
 
@@ -74,6 +101,14 @@ class Generation:
     partial: bool = False
     known: Generation | ApiError | None = None
     attempt: Attempt = field(default_factory=Attempt, compare=False)
+    shortcut: Shortcut = field(default_factory=Shortcut, compare=False)
+
+    def tried(self, attempt: Attempt, shortcut: Shortcut) -> Generation:
+        """The same, for one attempt."""
+        return Generation(
+            self.model, self.body, self.n, self.prompts, self.prompt_param, self.streamed, self.partial, self.known,
+            attempt, shortcut,
+        )  # fmt: skip
 
     @property
     def choices(self) -> int:

@@ -22,7 +22,7 @@ from typing import Final
 from coterie.wire.dial import dial
 from coterie.wire.http1 import Connection, Exchange, ExchangeError, Owner
 from coterie.wire.origin import Origin
-from coterie.wire.request import request_head
+from coterie.wire.request import RequestForm
 
 __all__ = ["STALE_BREAK_S", "STALE_IDLE_S", "Origin", "Pool"]
 
@@ -76,16 +76,24 @@ class Pool:
         Raises :class:`ExchangeError` where none can be made, and ``ValueError`` for what cannot be written as a request
         and for headers that are the connection's own (``host``, ``content-length``, ...).
         """
-        head = request_head(method, path, self._own_headers, headers, len(body))
+        return await self.send_form(self.form(method, path, headers), body)
+
+    def form(self, method: str, path: str, headers: Mapping[str, str]) -> RequestForm:
+        """The form of requests to be sent here. Raises ``ValueError`` as :meth:`send` does."""
+        return RequestForm.of(method, path, self._own_headers, headers)
+
+    async def send_form(self, form: RequestForm, body: bytes) -> Exchange:
+        """Send a request of ``form``, as :meth:`send` does. Raises :class:`ExchangeError`."""
+        head, to_head = form.head(len(body)), form.method == "HEAD"
         if self._closed:
             raise ExchangeError("the pool is closed", "closed")
         connection, idle_s = self._take_idle()
         if connection is None:
-            exchange = Exchange(head, body, to_head=method == "HEAD")
+            exchange = Exchange(head, body, to_head=to_head)
             await self._connect(exchange)
         else:
             again = self._again if idle_s >= STALE_IDLE_S else None
-            exchange = Exchange(head, body, to_head=method == "HEAD", again=again)
+            exchange = Exchange(head, body, to_head=to_head, again=again)
             exchange.reused = True
             self.connections_reused += 1
             connection.carry(exchange)

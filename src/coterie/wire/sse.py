@@ -97,6 +97,11 @@ class SseParser:
         """Whether bytes of an unfinished line or event are held: at the end of a stream, that it was cut off."""
         return bool(self._tail or self._data or self._event is not None)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the next byte begins an event, so that whole ``data`` events may as well be read by somebody else."""
+        return self._between_events and not self._first_line
+
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Return the events that ``chunk`` completes. Raises :class:`SseError` for one that is too long."""
         if self._between_events and chunk.startswith(_PREFIX) and chunk.endswith(b"\n\n") and b"\r" not in chunk:

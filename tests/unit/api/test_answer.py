@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import pytest
 from tests.support.provider import SECRET, WHOLE, ScriptedProvider, Step, delta, finish, role, usage
+from tests.support.raw_server import Peer, RawServer, Script, raw_server
 from tests.support.waiting import until
-from tests.support.web import CHAT, COMPLETION, EMBEDDINGS, STREAM, AsgiCall, client, get, post, serving, settings
+from tests.support.web import (
+    CHAT,
+    COMPLETION,
+    EMBEDDINGS,
+    STREAM,
+    AsgiCall,
+    Served,
+    client,
+    get,
+    post,
+    serving,
+    settings,
+)
 
 from coterie.api.app import make_app, make_state
 from coterie.api.edge import CLIENT_CLOSED
+from coterie.config import ProviderSettings
 from coterie.dialects.chat_validator import judge
 from coterie.errors import ApiError
+from coterie.providers.http import HttpProvider
+from coterie.providers.short_text import ShortText
 from coterie.wire.lingua import Chunk, Generation
 
 CHAT_PATH = "/v1/chat/completions"
@@ -380,3 +398,230 @@ def outcomes(app_state: Any) -> dict[str, float]:
 
 async def _nobody_is_active(active: Any) -> None:
     await until(lambda: not len(active))
+
+
+# The short way of text
+
+UPSTREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+UPSTREAM_USAGE = {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+
+
+def upstream_event(payload: Mapping[str, Any] | bytes) -> bytes:
+    """An event of an upstream, as a piece of a chunked body."""
+    data = b"data: %b\n\n" % (payload if isinstance(payload, bytes) else orjson.dumps(payload))
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def upstream_texts(*texts: str, **fields: Any) -> list[bytes]:
+    return [upstream_event({**delta(text), **fields}) for text in texts]
+
+
+UPSTREAM_END = [
+    upstream_event(finish()),
+    upstream_event({"choices": [], "usage": UPSTREAM_USAGE}),
+    upstream_event(b"[DONE]"),
+    b"0\r\n\r\n",
+]
+TEXTS = ("Hel", "lo", " \u00fc\n", "\U0001f600", '"}', "\r\n\r\ndata: x")
+
+
+def http_provider(server: RawServer, name: str = "p", **fields: Any) -> HttpProvider:
+    url = f"http://127.0.0.1:{server.origin.port}/v1"
+    return HttpProvider(ProviderSettings.model_validate({"name": name, "base_url": url, "models": ["m"], **fields}))
+
+
+@contextlib.asynccontextmanager
+async def before(script: Script) -> AsyncIterator[tuple[Served, RawServer]]:
+    """The real server before an upstream that plays ``script``."""
+    async with raw_server(script) as server:
+        provider = http_provider(server)
+        try:
+            async with serving(provider) as served:
+                yield served, server
+        finally:
+            await provider.stop()
+
+
+@pytest.fixture(name="taken")
+def _taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many bytes of each read took the short way."""
+    seen, take = list[int](), ShortText.take
+
+    def taken(way: ShortText, data: bytes) -> int:
+        seen.append(take(way, data))
+        return seen[-1]
+
+    monkeypatch.setattr(ShortText, "take", taken)
+    return seen
+
+
+@contextlib.contextmanager
+def without_the_short_way() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ShortText, "learn", lambda *_, **__: None)
+        yield
+
+
+async def read_in_step(
+    body: Mapping[str, Any], pieces: Sequence[bytes], end: Sequence[bytes]
+) -> tuple[list[bytes], str]:
+    """The writes of a stream, of which the upstream sends each text when the one before was read; and the gaps."""
+    read = asyncio.Semaphore(1)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(UPSTREAM_HEAD)
+        for piece in pieces:
+            await read.acquire()
+            await peer.say(piece)
+        await read.acquire()
+        await peer.say(b"".join(end))
+
+    async with before(script) as (served, _), served.connect() as wire:
+        await wire.send(post(CHAT_PATH, body))
+        assert (await wire.head())[0] == 200
+        parts = []
+        async for part in wire.parts():
+            parts.append(re.sub(rb'"id":"chatcmpl-[0-9a-f]{32}"|"created":[0-9]+|req_[0-9a-f]{32}', b"_", part))
+            read.release()
+        page = served.state.metrics.render().decode()
+    return parts, "".join(line for line in page.splitlines(True) if "latency_seconds_count" in line)
+
+
+@pytest.mark.parametrize("fields", [{}, {"system_fingerprint": "f", "x": [1]}], ids=["plain", "more"])
+@pytest.mark.parametrize(
+    "end", [UPSTREAM_END, [upstream_event({"error": {"message": "no"}})], [b"garbage"]], ids=["whole", "error", "cut"]
+)
+async def test_a_client_gets_the_same_bytes_the_short_way(
+    end: Sequence[bytes], fields: dict[str, Any], taken: list[int]
+) -> None:
+    body = {**STREAM, **({"stream_options": {"include_usage": True}} if fields else {})}
+    pieces = upstream_texts(*TEXTS, **fields)
+    short, gaps = await read_in_step(body, pieces, end)
+    assert [bool(size) for size in taken].count(True) == len(TEXTS) - 2
+    assert b"".join(short).count(b'"content"') == len(TEXTS)
+    taken.clear()
+    with without_the_short_way():
+        usual, usual_gaps = await read_in_step(body, pieces, end)
+    assert not any(taken)
+    assert short == usual
+    assert gaps == usual_gaps
+    assert f'coterie_inter_token_latency_seconds_count{{model="m"}} {len(TEXTS) - 1}' in gaps
+
+
+async def test_a_client_without_a_line_of_its_own_is_served_the_usual_way(taken: list[int]) -> None:
+    script = plays(*upstream_texts(*TEXTS), *UPSTREAM_END)
+    async with raw_server(script) as server:
+        provider = http_provider(server)
+        answer = await client(provider).post(CHAT_PATH, STREAM)
+        await provider.stop()
+    assert judge(answer.body) == []
+    assert answer.body.count(b'"content"') == len(TEXTS)
+    assert not any(taken)
+
+
+async def test_a_client_that_reads_slowly_loses_nothing(taken: list[int]) -> None:
+    size, count = 50_000, 600
+    sent = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal sent
+        await peer.answer(UPSTREAM_HEAD, *upstream_texts("<", "<"))
+        for number in range(count):
+            await peer.say(*upstream_texts(f"{number}".rjust(size, "x")))
+            sent += 1
+        await peer.say(*UPSTREAM_END)
+
+    async with before(script) as (served, _), served.connect() as wire:
+        await wire.send(post(CHAT_PATH, STREAM))
+        await wire.head()
+        (protocol,) = served.protocols
+        await until(lambda: protocol.flow.write_paused)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert sent < count  # the upstream is held back
+        body = b"".join([part async for part in wire.parts()])
+    assert any(taken)
+    assert not all(taken[2:])
+    assert judge(body) == []
+    numbers = re.findall(rb'"content":"x+([0-9]+)"', body)
+    assert numbers == [b"%d" % number for number in range(count)]
+
+
+async def test_a_client_that_leaves_in_the_middle_of_the_short_way(taken: list[int]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(UPSTREAM_HEAD)
+        while True:
+            await peer.say(*upstream_texts("a"))
+
+    async with before(script) as (served, server):
+        async with served.connect() as wire:
+            await wire.send(post(CHAT_PATH, STREAM))
+            await wire.head()
+            await until(lambda: any(taken))
+            wire.reset()
+        await until(lambda: server.open == 0)
+        await _nobody_is_active(served.state.active)
+        assert outcomes(served.state) == {CLIENT_CLOSED: 1.0}
+
+
+async def test_a_stop_ends_what_goes_the_short_way(taken: list[int]) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.answer(UPSTREAM_HEAD)
+        while True:
+            await peer.say(*upstream_texts("a"))
+
+    async with before(script) as (served, server), served.connect() as wire:
+        await wire.send(post(CHAT_PATH, STREAM))
+        await wire.head()
+        await until(lambda: any(taken))
+        draining = asyncio.create_task(served.state.active.drain(0))
+        body = b"".join([part async for part in wire.parts()])
+        await draining
+        assert judge(body, choices=1) == []
+        assert b"server_shutting_down" in body
+        await until(lambda: server.open == 0)
+
+
+PLAIN_PATHS = [(CHAT_PATH, CHAT), ("/v1/completions", COMPLETION)]
+
+
+async def plain_answer(path: str, body: Mapping[str, Any], *scripts: Script) -> Any:
+    """A whole answer of the first of some providers that can give one, but for what differs every time."""
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(raw_server(script)) for script in scripts]
+        providers = [http_provider(server, f"p{n}", priority=n) for n, server in enumerate(servers)]
+        state = make_state(settings(dispatch={"attempts": len(scripts)}), providers)
+        call = AsgiCall(make_app(state), "POST", path, orjson.dumps(body))
+        await call.task
+        for provider in providers:
+            await provider.stop()
+        return {name: value for name, value in call.answer.json.items() if name not in ("id", "created")}
+
+
+def plays(*pieces: bytes) -> Script:
+    async def script(peer: Peer) -> None:
+        await peer.answer(UPSTREAM_HEAD, *pieces)
+
+    return script
+
+
+@pytest.mark.parametrize(("path", "body"), PLAIN_PATHS, ids=["chat", "completions"])
+async def test_a_whole_answer_is_the_same_the_short_way(path: str, body: Mapping[str, Any], taken: list[int]) -> None:
+    script = plays(*upstream_texts(*TEXTS, *TEXTS, x=1), *UPSTREAM_END)
+    short = await plain_answer(path, body, script)
+    assert any(taken)
+    with without_the_short_way():
+        assert await plain_answer(path, body, script) == short
+    (choice,) = short["choices"]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    assert (text, short["usage"]) == ("".join(TEXTS * 2), UPSTREAM_USAGE)
+
+
+@pytest.mark.parametrize(("path", "body"), PLAIN_PATHS, ids=["chat", "completions"])
+async def test_what_took_the_short_way_is_void_after_a_restart(
+    path: str, body: Mapping[str, Any], taken: list[int]
+) -> None:
+    broken, whole = plays(*upstream_texts(*"nonono")), plays(*upstream_texts(*TEXTS), *UPSTREAM_END)
+    answer = await plain_answer(path, body, broken, whole)
+    assert any(taken)
+    assert answer == await plain_answer(path, body, whole)

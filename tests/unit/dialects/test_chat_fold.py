@@ -214,3 +214,61 @@ def test_a_call_keeps_what_is_not_known_of_it() -> None:
     assert message["tool_calls"] == [
         {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "sign": "a", "more": 1}
     ]
+
+
+# Text past the chunks
+
+_texts = st.tuples(
+    st.integers(0, 1), st.sampled_from(["a", "\n", "ü"]), st.sampled_from([None, {"x": 1}, {"x": 2, "y": None}])
+)
+
+
+@given(inputs=st.lists(_texts | good_chunks | any_chunks, max_size=12), ends=st.booleans())
+def test_texts_past_the_chunks_make_the_same_answer(inputs: list[Any], *, ends: bool) -> None:
+    short, usual = (ChatFold("chatcmpl-1", 1, "m", choices=2) for _ in range(2))
+    begin = [text("a", 0), text("b", 1)]
+    finish = [chunk(finish="stop", index=0), chunk(finish="stop", index=1), usage()] if ends else []
+    for each in [*begin, *inputs, *finish]:
+        if isinstance(each, tuple):
+            index, content, extra = each
+            as_chunk = text(content, index) if extra is None else {**text(content, index), "extra": extra}
+            if short.text(index, content, extra):
+                assert outcome(usual, as_chunk) is None
+            else:
+                assert outcome(short, as_chunk) == outcome(usual, as_chunk)
+        elif (failure := outcome(usual, each)) is not None:
+            assert outcome(short, each) == failure
+            return
+        else:
+            assert outcome(short, each) is None
+    assert answer_of(short) == answer_of(usual)
+
+
+def outcome(machine: ChatFold, each: Any) -> str | None:
+    """Why a chunk is refused."""
+    try:
+        machine.feed(each)
+    except ApiError as error:
+        return str(error.detail)
+    return None
+
+
+def answer_of(machine: ChatFold) -> Any:
+    try:
+        return machine.end()
+    except ApiError as error:
+        return error.detail
+
+
+def test_a_text_needs_a_choice_that_goes_on() -> None:
+    machine = ChatFold("chatcmpl-1", 1, "m", choices=1)
+    assert not machine.text(0, "a", None)
+    machine.feed(text("b"))
+    assert machine.text(0, "c", {"x": 1})
+    machine.feed(chunk(extra={"y": 1}))
+    assert not machine.text(0, "d", {"x": 2})
+    machine.feed(chunk(finish="stop"))
+    assert not machine.text(0, "e", None)
+    machine.feed(usage())
+    answer = machine.end()
+    assert (answer["choices"][0]["message"]["content"], answer["x"]) == ("bc", 1)

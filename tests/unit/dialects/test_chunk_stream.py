@@ -6,13 +6,16 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.support.chunks import USAGE, chunk, text, usage
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.chunks import USAGE, any_chunks, chunk, good_chunks, text, usage
 
 from coterie.dialects.chat_stream import ChatStream
 from coterie.dialects.chunk_stream import ChunkStream
 from coterie.dialects.completions import CompletionStream
 from coterie.errors import ApiError
 from coterie.errors.render import DONE
+from coterie.wire.lingua import Chunk
 
 ERROR = ApiError("engine_failed")
 
@@ -139,3 +142,113 @@ def test_after_the_end_there_is_nothing(make: type[ChunkStream]) -> None:
     for machine in (ended, failed):
         assert machine.feed(text("a")) == machine.feed({"choices": "broken"}) == []
         assert machine.end() == machine.fail(ERROR, "req_1") == []
+
+
+# Text past the chunks
+
+EXTRAS: list[dict[str, Any] | None] = [
+    None,
+    {"system_fingerprint": "f"},
+    {"system_fingerprint": "g", "x": ['"content"', None]},
+    {"id": "theirs", "usage": 7, "choices": []},
+]
+
+
+def said_with(content: str, index: int = 0, extra: dict[str, Any] | None = None) -> Chunk:
+    return text(content, index) if extra is None else {**text(content, index), "extra": extra}
+
+
+@pytest.mark.parametrize("include_usage", [False, True])
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize(
+    "content",
+    ["b", "ü\n", '"}\r\n\ndata: x', "0:text", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16")],
+)
+def test_a_text_is_the_event_that_its_chunk_would_be(
+    content: str, extra: dict[str, Any] | None, *, include_usage: bool
+) -> None:
+    machines = [new(ChatStream, include_usage=include_usage) for _ in range(2)]
+    assert [machine.text(0, "a", extra) for machine in machines] == [None] * 2  # the first has its role
+    for machine in machines:
+        machine.feed(text("a"))
+    for _ in range(2):
+        assert [machines[0].text(0, content, extra)] == machines[1].feed(said_with(content, 0, extra))
+    assert machines[0].feed(text("c")) == machines[1].feed(text("c"))
+
+
+def test_what_passes_beside_a_text_may_change() -> None:
+    short, usual = new(ChatStream, choices=2), new(ChatStream, choices=2)
+    for machine in (short, usual):
+        machine.feed(text("a"))
+        machine.feed(text("b", 1))
+    for index, extra in [(0, EXTRAS[1]), (1, EXTRAS[1]), (0, EXTRAS[2]), (1, None), (0, None), (0, EXTRAS[1])]:
+        assert [short.text(index, "c", extra)] == usual.feed(said_with("c", index, extra))
+        assert short.feed(text("d", index)) == usual.feed(text("d", index))
+
+
+_texts = st.tuples(st.integers(0, 1), st.sampled_from(["a", "ü\n", '"}']), st.sampled_from(EXTRAS))
+_inputs = st.lists(
+    st.builds(text, st.sampled_from("ab"), st.integers(0, 1)) | _texts | good_chunks | any_chunks, max_size=12
+)
+
+
+@each_machine
+@given(inputs=_inputs, include_usage=st.booleans())
+def test_any_chunks_and_texts_among_them_make_the_same_events(
+    make: type[ChunkStream], inputs: list[Any], *, include_usage: bool
+) -> None:
+    short, usual = (new(make, choices=2, include_usage=include_usage) for _ in range(2))
+    for each in [text("a", 0), text("b", 1), *inputs]:
+        if isinstance(each, tuple):
+            index, content, extra = each
+            event = short.text(index, content, extra)
+            as_chunk = said_with(content, index, extra)
+            events = outcome(short, as_chunk) if event is None else [event]
+            assert events == outcome(usual, as_chunk)
+        else:
+            events = outcome(short, each)
+            assert events == outcome(usual, each)
+        if isinstance(events, str):
+            break
+    assert ending(short) == ending(usual)
+    assert short.text(0, "late", None) is None
+
+
+def outcome(machine: ChunkStream, each: Any) -> list[bytes] | str:
+    """The events of a chunk, or why it is refused."""
+    try:
+        return machine.feed(each)
+    except ApiError as error:
+        return str(error.detail)
+
+
+def ending(machine: ChunkStream) -> list[bytes]:
+    try:
+        return machine.end()
+    except ApiError as error:
+        return [*machine.fail(error, "req_1"), str(error.detail).encode()]
+
+
+def test_no_text_where_it_takes_a_chunk_to_tell() -> None:
+    machine = new(ChatStream, choices=2)
+    machine.feed(text("a"))
+    assert machine.text(0, "b", None) is not None
+    assert machine.text(1, "b", None) is None  # it has not begun
+    machine.feed({"choices": [], "extra": {"x": 1}})  # goes out with the next
+    assert machine.text(0, "b", None) is None
+    assert b'"x":1' in machine.feed(text("c"))[0]
+    assert b'"x"' not in (machine.text(0, "b", None) or b"")
+    machine.feed(chunk(extra={"y": 1}))
+    assert machine.text(0, "b", None) is None
+    machine.feed(chunk(finish="stop"))
+    assert machine.text(0, "b", None) is None
+    ended = new(ChatStream)
+    ended.feed(text("a"))
+    ended.fail(ERROR, "req_1")
+    assert ended.text(0, "b", None) is None
+
+
+def test_the_older_dialect_has_no_events_of_text_alone() -> None:
+    machine = new(CompletionStream)
+    machine.feed(text("a"))
+    assert machine.text(0, "b", None) is None

@@ -234,3 +234,44 @@ def test_any_chunks_have_the_same_outcome_streamed_and_whole(chunks: list[Any], 
         for choice in (*one, *other):
             (choice["logprobs"] or {}).pop("text_offset", None)  # a token's own text may differ from what it added
     assert one == other
+
+
+@given(inputs=st.lists(st.integers(0, 1) | good_chunks | any_chunks, max_size=12), ends=st.booleans())
+def test_texts_past_the_chunks_make_the_same_answer(inputs: list[Any], *, ends: bool) -> None:
+    (_, short), (_, usual) = machines(2), machines(2)
+    finish = [chunk(finish="stop", index=0), chunk(finish="stop", index=1), usage()] if ends else []
+    codes: list[Any] = [None, None]
+    for each in [text("a", 0), text("b", 1), *inputs, *finish]:
+        past = isinstance(each, int) and short.text(each, "x", {"y": 1})
+        as_chunk = text("x", each) if isinstance(each, int) else each
+        codes = [None if past else refusal(short, as_chunk), refusal(usual, as_chunk)]
+        assert codes[0] == codes[1]
+        if codes[0] is not None:
+            return
+    assert whole_of(short) == whole_of(usual)
+
+
+def refusal(machine: CompletionFold, each: Any) -> str | None:
+    try:
+        machine.feed(each)
+    except ApiError as error:
+        return str(error.detail)
+    return None
+
+
+def whole_of(machine: CompletionFold) -> Any:
+    try:
+        return machine.end()
+    except ApiError as error:
+        return error.detail
+
+
+def test_a_text_past_the_chunks_needs_a_choice_that_goes_on() -> None:
+    _, machine = machines()
+    assert not machine.text(0, "a", None)
+    machine.feed(text("b"))
+    assert machine.text(0, "c", None)
+    machine.feed(chunk(finish="stop"))
+    assert not machine.text(0, "d", None)
+    machine.feed(usage())
+    assert machine.end()["choices"][0]["text"] == "bc"

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from tests.support.chunks import USAGE, chunk, fragment, logprob, text, usage
-from tests.support.response_streams import HEAD, answers, any_answers, endings, kinds, new, options, read, run, said
+from tests.support.response_streams import (
+    HEAD,
+    answers,
+    any_answers,
+    endings,
+    extras,
+    kinds,
+    new,
+    options,
+    plain_text,
+    read,
+    run,
+    said,
+)
 
 from coterie.dialects.responses_stream import ResponseStream
 from coterie.dialects.responses_validator import judge
@@ -655,6 +669,45 @@ def test_an_answer_that_is_cut_anywhere_is_a_failure(chunks: list[Chunk], option
         events = run(ResponseStream(HEAD, **options), chunks[:length])
         assert final(events)["status"] == "failed"
         assert faults(events) == []
+
+
+@given(any_answers, endings, options, extras)
+def test_text_on_the_short_way_makes_the_same_events(
+    chunks: list[Chunk], ending: ApiError | str | None, options: dict[str, Any], extra: dict[str, Any] | None
+) -> None:
+    chunks = [each if plain_text(each) is None or extra is None else {**each, "extra": extra} for each in chunks]
+    usual, short = (run(new(**options), chunks, ending, short=short) for short in (False, True))
+    assert _numbered_ids(usual) == _numbered_ids(short)
+
+
+def test_only_text_of_a_message_that_goes_on_takes_the_short_way() -> None:
+    machine = new()
+    assert machine.text(0, "a", None) is None
+    machine.feed(chunk({"reasoning_content": "a"}))
+    assert machine.text(0, "a", None) is None
+    machine.feed(text("a"))
+    tier = {"service_tier": "flex"}
+    event = machine.text(0, "b", tier)
+    assert event is not None
+    assert said(event)["delta"] == "b"
+    assert machine.response["service_tier"] == "flex"
+    machine.feed(chunk(fragment(0, "call_0", "look", "")))
+    assert machine.text(0, "a", None) is None
+    machine.feed(text("c"))
+    assert machine.text(0, "d", None) is not None
+    machine.feed(chunk(finish="stop"))
+    assert machine.text(0, "a", None) is None
+    machine.cancel()
+    assert machine.text(0, "a", None) is None
+    assert shapes(machine.response)[1][2:] == ("ab",)
+
+
+def _numbered_ids(events: list[bytes]) -> bytes:
+    """The bytes of a stream, with the ids that it made up numbered."""
+    ids: dict[bytes, bytes] = {}
+    return re.sub(
+        rb"(rs|msg|fc)_[0-9a-f]{48}", lambda match: ids.setdefault(match[0], b"%d" % len(ids)), b"".join(events)
+    )
 
 
 def test_a_content_policy_in_mid_answer_makes_it_incomplete() -> None:

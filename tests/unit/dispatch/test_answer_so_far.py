@@ -359,3 +359,53 @@ def test_any_cuts_and_any_pieces_give_the_whole_text(plan: tuple[str, list[int]]
     prompt = answer._handed_over
     whole = answer.feed(usage(7 + prompt, 5))["usage"]
     assert (whole["prompt_tokens"], whole["total_tokens"]) == (7, 7 + whole["completion_tokens"])
+
+
+# Text past the chunks
+
+_words = st.sampled_from(["a", " b", "c d", "\n", "x" * 30, "st"])
+
+
+@given(
+    pieces=st.lists(st.tuples(_words, st.booleans()), max_size=8), followed=st.booleans(),
+    body=st.sampled_from([{}, {"max_tokens": 3}, {"stop": "sto"}, {"logprobs": True}]), calls=st.booleans(),
+)  # fmt: skip
+def test_text_past_the_chunks_counts_like_that_of_chunks(
+    pieces: list[tuple[str, bool]], body: dict[str, Any], *, followed: bool, calls: bool
+) -> None:
+    short, usual = (AnswerSoFar(chat(**body), followed=followed) for _ in range(2))
+    for answer in (short, usual):
+        fed(answer, "first")
+        if calls:
+            answer.feed(said(CALL))
+    for piece, is_short in pieces:
+        if is_short:
+            short.add(piece)
+        else:
+            fed(short, piece)
+        fed(usual, piece)
+    assert (short.tokens, short.continuable) == (usual.tokens, usual.continuable)
+    assert short._text.getvalue() == usual._text.getvalue()
+    if short.continuable:
+        one, other = short.continued(), usual.continued()
+        assert (one.body, one.partial, short.at_seam) == (other.body, other.partial, usual.at_seam)
+        assert short.feed(usage(9, 1)) == usual.feed(usage(9, 1))
+
+
+def test_the_seam_is_where_the_white_space_comes_again() -> None:
+    answer = AnswerSoFar(CHAT)
+    fed(answer, "Hel  ")
+    assert not answer.at_seam
+    answer.continued()
+    assert answer.at_seam
+    answer.feed(role())
+    assert answer.at_seam
+    assert fed(answer, " ") == ""
+    assert answer.at_seam
+    assert fed(answer, " lo ") == "lo "
+    assert not answer.at_seam
+    answer.continued()
+    assert fed(answer, "x") == "x"
+    assert not answer.at_seam
+    answer.continued()
+    assert not answer.at_seam  # no white space, no seam

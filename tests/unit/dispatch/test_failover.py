@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -22,7 +23,7 @@ from coterie.dispatch.router import Router, Task
 from coterie.errors import ApiError, Retry
 from coterie.observe.timing import Timing
 from coterie.providers.base import Offer
-from coterie.wire.lingua import RESTART, Chunk, Embedded, Embedding, Generation
+from coterie.wire.lingua import RESTART, Chunk, Embedded, Embedding, Generation, Shortcut, Take
 
 CHAT = Generation("m", {"messages": [{"role": "user", "content": "Hi"}]})
 PLAIN = Generation("m", CHAT.body, streamed=False)
@@ -902,3 +903,184 @@ def test_an_answer_is_whole_or_fails(plans: list[tuple[Any, int]], attempts: int
         assert TRUTH.startswith(result.text)
     assert 1 <= len(result.asked) <= attempts
     assert sum(router.tally.attempts.values()) == len(result.asked)
+
+
+# The short way of text
+
+
+class Short(ScriptedProvider):
+    """Gives every text to the shortcut, and only what is not taken to the consumer."""
+
+    def __init__(self, name: str, *script: Step, priority: int = 0) -> None:
+        super().__init__(script or WHOLE, name=name)
+        self.offered = Offer(continues=True, seats=4, priority=priority)
+        self.taken: list[str] = []
+        self.takes: list[Take | None] = []
+        """What the shortcut had for each text."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        async with contextlib.aclosing(super().generate(generation)) as chunks:
+            async for chunk in chunks:
+                text, take = text_alone(chunk), generation.shortcut.take
+                if text:
+                    self.takes.append(take)
+                if text and take is not None and take(0, text, chunk.get("extra")):
+                    self.taken.append(text)
+                else:
+                    yield chunk
+
+
+def text_alone(chunk: Chunk) -> str:
+    """The text of a chunk that says nothing else."""
+    if chunk.get("usage") or len(chunk["choices"]) != 1:
+        return ""
+    (choice,) = chunk["choices"]
+    return choice["delta"].get("content") or "" if choice["finish_reason"] is None else ""
+
+
+async def short_outcome(
+    router: Router, request: Generation = CHAT, accepts: Sequence[bool] = (True,)
+) -> tuple[Outcome, list[dict[str, Any] | None]]:
+    """The outcome for a consumer who takes the short way where ``accepts`` says so; and what passed beside texts."""
+    result, extras, calls = Outcome(), list[dict[str, Any] | None](), 0
+
+    def take(index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        nonlocal calls
+        calls += 1
+        if not accepts[(calls - 1) % len(accepts)]:
+            return False
+        extras.append(extra)
+        result.chunks.append(delta(text, index))
+        return True
+
+    try:
+        async with contextlib.aclosing(
+            router.generate(dataclasses.replace(request, shortcut=Shortcut(take)), result.timing)
+        ) as chunks:
+            async for chunk in chunks:
+                if chunk is RESTART:
+                    result.chunks.clear()
+                else:
+                    result.chunks.append(chunk)
+    except Exception as error:  # noqa: BLE001 - the test looks at it
+        result.error = error
+    assert_nothing_is_held(router)
+    return result, extras
+
+
+async def test_nothing_takes_the_short_way_before_something_was_said() -> None:
+    a = Short("a", role(), delta(""), delta("Hel"), {**delta("lo"), "extra": {"x": 1}}, delta("!"), finish(), usage())
+    result, extras = await short_outcome(Router([a]))
+    assert (result.text, result.error) == ("Hello!", None)
+    assert (a.takes[0], a.taken) == (None, ["lo", "!"])
+    assert extras == [{"x": 1}, None]
+
+
+async def test_nor_where_nobody_takes_it() -> None:
+    a = Short("a", delta("Hel"), delta("lo"), finish(), usage())
+    result = await outcome(Router([a]))
+    assert (result.text, a.taken) == ("Hello", [])
+
+
+async def test_an_answer_goes_on_with_exactly_what_took_the_short_way() -> None:
+    a = Short("a", delta("Hel"), delta("lo"), delta(" "), BROKEN)
+    b = Short("b", role(), delta(" wor"), delta("ld"), finish(), usage(9, 2), priority=1)
+    result, _ = await short_outcome(Router([a, b]), Generation("m", {**CHAT.body, "max_tokens": 10}))
+    assert (result.text, result.error, result.asked) == ("Hello world", None, "ab")
+    assert (a.taken, b.taken) == (["lo", " "], ["ld"])
+    assert b.generations[0].body["messages"][-1] == {"role": "assistant", "content": "Hello"}
+    assert b.generations[0].body["max_tokens"] == 7
+    assert result.chunks[-1] == usage(6, 5)
+
+
+async def test_what_was_refused_counts_once() -> None:
+    a = Short("a", *map(delta, "abcdefg"), BROKEN)
+    b = Short("b", *map(delta, "hij"), finish(), usage(), priority=1)
+    result, _ = await short_outcome(Router([a, b]), accepts=(False, True))
+    assert (result.text, result.error) == ("abcdefghij", None)
+    assert a.taken == ["c", "e", "g"]
+    assert b.generations[0].body["messages"][-1]["content"] == "abcdefg"
+
+
+async def test_at_the_seam_text_goes_the_usual_way() -> None:
+    a = Short("a", delta("Hel"), delta("  \n"), BROKEN)
+    b = Short("b", delta(" "), delta(" "), delta("\nlo"), delta("!"), finish(), usage(), priority=1)
+    result, _ = await short_outcome(Router([a, b]))
+    assert (result.text, result.error) == ("Hel  \nlo!", None)
+    assert (a.taken, b.taken) == (["  \n"], ["!"])
+    assert len([take for take in b.takes if take is not None]) == 3  # of which two were at the seam
+
+
+async def test_each_attempt_has_a_shortcut_of_its_own() -> None:
+    a = Short("a", delta("Hel"), delta("l"), BROKEN)
+    b = Short("b", delta("o"), delta("!"), finish(), usage(), priority=1)
+    request = dataclasses.replace(CHAT, shortcut=Shortcut())
+    router = Router([a, b])
+    timing = Timing()
+    _ = [chunk async for chunk in router.generate(request, timing)]
+    shortcuts = [a.generations[0].shortcut, b.generations[0].shortcut, request.shortcut]
+    assert len({*map(id, shortcuts)}) == 3
+    assert b.takes[0] is None  # nothing was said in the second attempt
+
+
+async def test_the_consumers_shortcut_is_looked_at_for_every_text() -> None:
+    a = Short("a", *map(delta, "abcd"), finish(), usage())
+    request, seen = dataclasses.replace(CHAT, shortcut=Shortcut()), list[str]()
+
+    def take(index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        seen.append(text)
+        request.shortcut.take = None  # the short way is closed again
+        return True
+
+    async for chunk in Router([a]).generate(request, Timing()):
+        if text_alone(chunk) == "b":
+            request.shortcut.take = take
+    assert (seen, a.taken) == (["c"], ["c"])
+
+
+async def test_a_restart_voids_what_took_the_short_way() -> None:
+    a = Short("a", delta("No"), delta("pe"), delta("!"), BROKEN)
+    b = Short("b", priority=1)
+    result, _ = await short_outcome(Router([a, b]), PLAIN)
+    assert (result.text, result.error, a.taken, b.taken) == ("Hello", None, ["pe", "!"], ["lo"])
+    assert b.generations[0].body == CHAT.body
+    assert result.chunks[-1] == usage()
+
+
+class ShortTeller(Teller):
+    """Tells the truth the short way."""
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Chunk, None]:
+        async with contextlib.aclosing(super().generate(generation)) as chunks:
+            async for chunk in chunks:
+                text, take = text_alone(chunk), generation.shortcut.take
+                if not (text and take is not None and take(0, text, None)):
+                    yield chunk
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@given(
+    plans=st.lists(
+        st.tuples(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(FAILURES)), max_size=4), st.integers(1, 5)),
+        min_size=1, max_size=3,
+    ),
+    accepts=st.lists(st.booleans(), min_size=1, max_size=5), streamed=st.booleans(),
+)  # fmt: skip
+def test_the_short_way_leads_where_the_usual_one_does(
+    plans: list[tuple[Any, int]], accepts: list[bool], *, streamed: bool
+) -> None:
+    results, heard = [], []
+    for way in (False, True):
+        kind = ShortTeller if way else Teller
+        providers = [kind(name, list(plan), size) for name, (plan, size) in zip("abc", plans, strict=False)]
+        for priority, each in enumerate(providers):
+            each.offered = Offer(continues=True, seats=1, priority=priority)
+        router, request = Router(providers, DispatchSettings(attempts=3)), CHAT if streamed else PLAIN
+        result = (
+            asyncio.run(short_outcome(router, request, accepts))[0] if way else asyncio.run(outcome(router, request))
+        )
+        said = result.error.code if isinstance(result.error, ApiError) else type(result.error)
+        results.append((result.text, said, result.asked, result.chunks[-1:] if result.error is None else None))
+        heard.append([(each.name, generation.body) for each in providers for generation in each.generations])
+    assert results[0] == results[1]
+    assert heard[0] == heard[1]

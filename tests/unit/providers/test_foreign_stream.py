@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from typing import Any
 
@@ -750,3 +752,97 @@ def test_a_stream_that_is_cut_is_whole_only_with_every_finish_reason(cut: int) -
         assert failure(*events, n=2).code == expected
     else:
         assert Read(*events, n=2).usage == (USAGE if cut == 8 else None)
+
+
+# The short ways
+
+
+GOING_ON: dict[str, tuple[Any, bool]] = {
+    "text": (text("b"), True),
+    "text with a role": (event({"role": "assistant", "content": "b"}), True),
+    "text with null fields": (text("b", usage=None, error=None), True),
+    "text and what passes": (text("b", system_fingerprint="f", x=1), True),
+    "text of a choice alone": (bare({"index": 0, "delta": {"content": "b"}}), True),
+    "text without an index": (bare({"delta": {"content": "b"}}), False),
+    "text and what a choice has": (text("b", choice={"x": 1}), False),
+    "text and log-probabilities": (text("b", choice={"logprobs": {"content": [logprob("b")]}}), False),
+    "text and usage": (text("b", usage=USAGE), False),
+    "text and the end": (event({"content": "b"}, "stop"), False),
+    "text and another field": (event({"content": "b", "reasoning_content": "c"}), False),
+    "text in parts": (text([{"type": "text", "text": "b"}]), False),
+    "the older form": (bare({"index": 0, "text": "b"}), False),
+    "a message": (bare({"index": 0, "message": {"content": "b"}}), False),
+    "no text": (text(""), False),
+    "a role": (event({"role": "assistant"}), False),
+    "the end": (STOP, False),
+    "usage alone": ({"choices": [], "usage": USAGE}, False),
+    "nothing": ({"choices": []}, False),
+    "white space": (b" ", False),
+    "done": (b"[DONE]", False),
+    "groq's own": (text("b", x_groq={"id": "r"}), False),
+    "two choices": ({"choices": [*text("b")["choices"], *text("c")["choices"]]}, False),
+}
+
+
+@pytest.mark.parametrize(("each", "goes_on"), GOING_ON.values(), ids=GOING_ON.keys())
+def test_which_events_do_nothing_but_go_on_with_text(each: Any, *, goes_on: bool) -> None:
+    stream, data = ForeignStream(generation()), each if isinstance(each, bytes) else orjson.dumps(each)
+    stream.feed(orjson.dumps(text("a")))
+    assert not stream.goes_on  # it begins
+    stream.feed(data)
+    assert stream.goes_on is goes_on
+    several = ForeignStream(generation(2))
+    several.feed(orjson.dumps(text("a")))
+    with contextlib.suppress(ApiError):
+        several.feed(data)
+    assert not several.goes_on
+
+
+@pytest.mark.parametrize("each", [b"{oops", {"error": {"message": "no"}}, text("\ud800"), text("c", index=7)])
+def test_an_event_that_is_refused_does_not_go_on(each: Any) -> None:
+    stream = ForeignStream(generation())
+    for _ in range(2):
+        stream.feed(orjson.dumps(text("a")))
+    assert stream.goes_on
+    data = each if isinstance(each, bytes) else json.dumps(each).encode()
+    with pytest.raises(ApiError):
+        stream.feed(data)
+    assert not stream.goes_on
+
+
+_events = st.one_of(
+    any_chunks,
+    st.sampled_from([each for each, _ in GOING_ON.values()]),
+    st.builds(text, st.sampled_from(["a", "", "ü", None])),
+    st.builds(
+        lambda finish: event(finish=finish), st.sampled_from(["stop", "length", "tool_calls", "eos", "STOP", ""])
+    ),
+    st.builds(lambda finish: event({"content": "z"}, finish), st.sampled_from(["stop", "tool_calls", 7, [], "abort"])),
+)
+
+
+@given(st.lists(_events, max_size=8), st.integers(1, 2), st.booleans())
+def test_the_plain_way_reads_what_the_usual_one_does(events: list[Any], n: int, continuous: bool) -> None:
+    plain, usual = (ForeignStream(generation(n), continuous_usage=continuous) for _ in range(2))
+    usual._plain = lambda payload: None  # type: ignore[method-assign]
+    for each in events:
+        data = each if isinstance(each, bytes) else json.dumps(each).encode()
+        one, other = outcome(plain, data), outcome(usual, data)
+        assert without_ids(one) == without_ids(other)
+        assert (plain.done, plain.finished) == (usual.done, usual.finished)
+        if isinstance(one, str):
+            return
+    assert outcome(plain, None) == outcome(usual, None)
+
+
+def outcome(stream: ForeignStream, data: bytes | None) -> Any:
+    """What comes of an event, or of the end; why it is refused."""
+    try:
+        return stream.end() if data is None else stream.feed(data)
+    except ApiError as error:
+        return f"{error.code}: {error.detail}"
+
+
+def without_ids(said: Any) -> Any:
+    """``said`` without the ids that were made up."""
+    return orjson.loads(re.sub(rb"call_[0-9a-f]{24}", b"call_", orjson.dumps(said)))

@@ -23,13 +23,14 @@ from coterie.dispatch.router import Router
 from coterie.dispatch.seats import now_s
 from coterie.errors import ApiError, Retry
 from coterie.observe.timing import Timing
+from coterie.providers.deadlines import Deadlines
 from coterie.providers.http import HttpProvider, provider_from
 from coterie.testbed.answers import answer_text
 from coterie.testbed.faults import ERROR_STYLES, FAULTS, OVERFLOW_STYLES
 from coterie.testbed.log import digest
 from coterie.testbed.upstream import FaultyUpstream
 from coterie.wire.choices import Choices
-from coterie.wire.lingua import Chunk, Embedding, Generation
+from coterie.wire.lingua import Chunk, Embedding, Generation, Shortcut
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -252,7 +253,7 @@ async def test_the_end_of_the_body_may_come_after_done() -> None:
 
 
 async def test_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coterie.providers.http._LINGER_S", 0.01)
+    monkeypatch.setattr("coterie.providers.http_call._LINGER_S", 0.01)
     cut = asyncio.Event()
 
     async def script(peer: Peer) -> None:
@@ -1001,3 +1002,188 @@ async def test_an_error_in_a_stream_in_whatever_words(style: str, tokens: int) -
 async def test_a_full_context_in_whatever_words(style: str) -> None:
     async with facing(f"overflow:style={style}") as (provider, _):
         assert code_of((await taken(provider))[2]) == "context_length_exceeded"
+
+
+# The short way of text
+
+
+class Consumer:
+    """Takes the chunks of an answer, and its text the short way as soon as something was said."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.shortcut = Shortcut()
+        self.said: list[tuple[str, str]] = []
+        """Each text, with the way that it took."""
+        self.more = asyncio.Event()
+        """Set with each text."""
+        self.finish: list[str] = []
+        self.failure: ApiError | None = None
+        self._refuses = refuses
+
+    async def take(self, provider: HttpProvider) -> None:
+        try:
+            async with contextlib.aclosing(provider.generate(generation(shortcut=self.shortcut))) as chunks:
+                async for chunk in chunks:
+                    self._note(chunk)
+        except ApiError as error:
+            self.failure = error
+
+    def _note(self, chunk: Chunk) -> None:
+        for choice in chunk["choices"]:
+            if text := choice["delta"].get("content"):
+                self._hear(text, "usual")
+                self.shortcut.take = self._take
+            if choice["finish_reason"]:
+                self.finish.append(choice["finish_reason"])
+
+    def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+        if not self._refuses:
+            self._hear(text, "short")
+        return not self._refuses
+
+    def _hear(self, text: str, way: str) -> None:
+        self.said.append((text, way))
+        self.more.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.said)
+
+    @property
+    def ways(self) -> list[str]:
+        return [way for _, way in self.said]
+
+    async def heard(self) -> None:
+        """Wait for a text."""
+        await self.more.wait()
+        self.more.clear()
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+@pytest.mark.parametrize("fault", [name for name in OUTCOMES if "@30" not in name and name not in ("silent", "stall")])
+async def test_a_fault_has_the_same_outcome_the_short_way(fault: str, *, refuses: bool) -> None:
+    late = {"idle_timeout_s": 0.1} if fault.startswith("stall") else {}
+    code, tokens = OUTCOMES[fault]
+    async with facing(fault, **late) as (provider, _):
+        consumer = Consumer(refuses=refuses)
+        await consumer.take(provider)
+        assert (code_of(consumer.failure), consumer.text) == (code, answer_text(tokens))
+
+
+async def test_text_takes_the_short_way_while_the_consumer_waits() -> None:
+    consumer = Consumer()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        for text in "abcd":
+            await peer.say(piece(event(text)))
+            await consumer.heard()
+        await peer.say(piece(event("e", "length") + DONE), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert consumer.said == [("a", "usual"), ("b", "usual"), ("c", "short"), ("d", "short"), ("e", "usual")]
+        assert (consumer.finish, consumer.failure) == (["length"], None)
+        await at_rest(provider)
+
+
+async def test_what_says_more_than_text_does_not_take_it_the_second_time_either() -> None:
+    consumer = Consumer()
+    counted = orjson.dumps({**orjson.loads(event("c")[6:]), "usage": {"prompt_tokens": 1, "completion_tokens": 3}})
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        for said in (event("a"), event("b"), *[b"data: %b\n\n" % counted] * 3, event("d")):
+            await peer.say(piece(said))
+            await consumer.heard()
+        await peer.say(piece(event(None, "stop") + DONE), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert (consumer.text, consumer.ways, consumer.failure) == ("abcccd", ["usual"] * 6, None)
+
+
+async def test_nothing_takes_the_short_way_past_a_consumer_who_does_something_else() -> None:
+    consumer, go_on = Consumer(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        for text in "ab":
+            await peer.say(piece(event(text)))
+            await consumer.heard()
+        await go_on.wait()
+        await peer.say(piece(event("c")))
+        sent.set()
+        await peer.say(piece(event("d", "stop") + DONE), LAST)
+
+    sent = asyncio.Event()
+    async with scripted(script) as provider:
+        chunks = provider.generate(generation(shortcut=consumer.shortcut))
+        for _ in range(2):
+            consumer._note(await anext(chunks))
+        go_on.set()
+        await sent.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert consumer.text == "ab"
+        consumer._note(await anext(chunks))
+        consumer._note(await anext(chunks))
+        assert consumer.said[2:] == [("c", "usual"), ("d", "usual")]
+        await chunks.aclose()
+
+
+async def test_what_takes_the_short_way_is_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer, log, touch = Consumer(), list[str](), Deadlines.touch
+
+    def touched(deadlines: Deadlines) -> None:
+        log.append(f"touch {len(consumer.said)}")
+        touch(deadlines)
+
+    monkeypatch.setattr(Deadlines, "touch", touched)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        for text in "abcde":
+            await peer.say(piece(event(text)))
+            await consumer.heard()
+        await peer.say(piece(event(None, "stop") + DONE), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+    assert consumer.ways == ["usual"] * 2 + ["short"] * 3
+    assert log == [f"touch {number}" for number in (1, 2, 3, 4, 5, 5)]
+
+
+async def test_a_stream_that_takes_the_short_way_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.http._ANSWER_BYTES", 10_000)
+    consumer = Consumer()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM)
+        while True:
+            await peer.say(piece(event("x" * 1000)))
+            await consumer.heard()
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert code_of(consumer.failure) == GARBAGE
+        assert consumer.ways[2:8] == ["short"] * 6
+        assert len(consumer.said) < 13  # of some 1,060 bytes each
+        assert provider._pool.connections_idle == 0
+
+
+async def test_and_at_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coterie.providers.http._ANSWER_BYTES", 10_000)
+    usual, short = Consumer(refuses=True), Consumer()
+    for consumer in (usual, short):
+
+        async def script(peer: Peer, consumer: Consumer = consumer) -> None:
+            await peer.answer(STREAM)
+            while True:
+                await peer.say(piece(event("x" * 1000)))
+                await consumer.heard()
+
+        async with scripted(script) as provider:
+            await consumer.take(provider)
+            assert code_of(consumer.failure) == GARBAGE
+    assert len(short.text) == len(usual.text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.provider import SECRET, WHOLE, Step, delta, finish, role, usage
+from tests.support.provider import SECRET, WHOLE, Short, Step, delta, finish, role, usage
 from tests.support.responding import FAILURE, Gate, failing, full_disk, last, plan, read, text_of
 from tests.support.stored import message
 from tests.support.turning import Running, Sink, conversation, finished, is_free, rows, stored, texts
@@ -123,8 +123,14 @@ async def test_what_is_told_is_in_the_journal_before(keeping: Keeping, folder: P
                 seen.append(event)
             await super().write(event)
 
+        def put(self, event: bytes) -> None:
+            for path in (folder / "responses").iterdir():
+                assert path.read_bytes() == self.stream + event
+                seen.append(event)
+            super().put(event)
+
     seen: list[bytes] = []
-    _, sink = await finished(keeping, plan(), sink=Watcher())
+    _, sink = await finished(keeping, plan(), (delta("Hel"), Short("lo"), finish(), usage()), sink=Watcher())
     assert len(seen) > 5
     assert sink.events[: len(seen)] == seen
 
@@ -139,6 +145,67 @@ async def test_the_end_is_stored_before_it_is_told(keeping: Keeping) -> None:
     gate.opened.set()
     await running.task
     assert row.events == running.sink.stream
+
+
+# The short way of text
+
+LONG: Sequence[Step] = (role(), delta("a"), Short("b\n"), Short("\u00fc"), delta("d"), Short("e"), finish(), usage())
+
+
+@every_kind
+async def test_text_on_the_short_way_is_told_and_kept_as_any_other(keeping: Keeping, kind: str) -> None:
+    usual = [delta(step.text) if isinstance(step, Short) else step for step in LONG]
+    asked = plan(**KINDS[kind])
+    running = Running(keeping, asked, LONG)
+    await running.task
+    _, beside = await finished(keeping, plan(**KINDS[kind]), usual)
+    assert running.provider.shortened == 3
+    assert text_of(running.turn.response) == "ab\n\u00fcde"
+    if asked.told:
+        told, usually_told = read(running.sink.stream), read(beside.stream)
+        assert [_without_ids(event) for event in told] == [_without_ids(event) for event in usually_told]
+    if asked.parsed.store:
+        row = await stored(keeping, running.turn)
+        assert row.response == last(row.events) == running.turn.response
+        assert not asked.told or row.events == running.sink.stream
+
+
+async def test_in_the_background_too(keeping: Keeping) -> None:
+    running = Running(keeping, plan(background=True, told=True), LONG)
+    running.go.set()
+    await running.task
+    assert running.provider.shortened == 3
+    row = await stored(keeping, running.turn)
+    assert text_of(row.response) == text_of(last(row.events)) == "ab\n\u00fcde"
+
+
+async def test_text_waits_for_a_client_that_reads_slowly(keeping: Keeping) -> None:
+    running = Running(keeping, plan(), LONG, Sink(at=6))
+    await running.sink.waits.wait()
+    running.sink.gate.set()
+    await running.task
+    assert running.provider.shortened == 2
+    assert text_of(last(running.sink.stream)) == "ab\n\u00fcde"
+
+
+async def test_what_took_the_short_way_is_void_with_its_attempt(keeping: Keeping) -> None:
+    script = (delta("vo"), Short("id"), RESTART, delta("Hel"), Short("lo"), finish(), usage())
+    running = Running(keeping, plan(told=False), script)
+    await running.task
+    assert running.provider.shortened == 2
+    row = await stored(keeping, running.turn)
+    assert text_of(row.response) == text_of(last(row.events)) == "Hello"
+
+
+async def test_after_the_end_there_is_no_short_way(keeping: Keeping) -> None:
+    running = Running(keeping, plan(), LONG)
+    await running.task
+    (generation,) = running.provider.generations
+    assert generation.shortcut.take is None
+
+
+def _without_ids(event: dict[str, Any]) -> tuple[Any, ...]:
+    return event["type"], event["sequence_number"], event.get("delta"), event.get("text")
 
 
 # Failures
@@ -449,13 +516,14 @@ async def test_a_whole_answer_is_stored_with_its_items_or_not_at_all(keeping: Ke
     await nothing_is_left(keeping, folder, name)
 
 
+@pytest.mark.parametrize("way", [delta, Short])
 @pytest.mark.parametrize("room", [3000, 4000, 4100, 4200])
 async def test_a_disk_that_fills_up_in_mid_stream_fails_the_response_without_a_gap(
-    keeping: Keeping, folder: Path, room: int
+    keeping: Keeping, folder: Path, room: int, way: Callable[[str], Step]
 ) -> None:
     asked, name = await planned(keeping, "stream")
     with full_disk(room):
-        turn, sink = await finished(keeping, asked, (*(delta(f"word {i} ") for i in range(100)), finish(), usage()))
+        turn, sink = await finished(keeping, asked, (*(way(f"word {i} ") for i in range(100)), finish(), usage()))
     assert turn.failure is not None
     assert turn.failure.code == "storage_failed"
     assert last(sink.stream) == turn.response

@@ -100,18 +100,21 @@ def test_what_is_kept_for_later_is_bounded() -> None:
     assert len(choices.admit(text("x"))[0]["extra"]) <= 64
 
 
-def test_plain_text_goes_on_the_short_way() -> None:
+def test_what_is_plain_goes_the_short_way() -> None:
     choices = Choices(1)
     (plain,) = text("a")["choices"]
-    assert choices.go_on(plain) is None  # the first has a way of its own
-    choices.admit(text("a"))
-    assert choices.go_on(plain) == {
-        "index": 0, "delta": {"content": "a"}, "logprobs": None, "finish_reason": None, "first": False,
-    }  # fmt: skip
+    said = {"index": 0, "delta": {"content": "a"}, "logprobs": None, "finish_reason": None, "first": True}
+    assert choices.plainly({**plain, "delta": {"role": "assistant", "content": ""}}) == []
+    assert choices.plainly({**plain, "delta": {"role": "assistant", "content": "a"}}) == [said]
+    assert choices.plainly(plain) == [{**said, "first": False}]
+    for other in ({"x": 1}, {"content": "a", "x": 1}, {"content": ["a"]}, None, "a"):
+        assert choices.plainly({**plain, "delta": other}) is None
+    assert choices.plainly({**plain, "extra": {"x": 1}}) is None
+    assert choices.plainly({**plain, "finish_reason": "tool_calls"}) is None
     with pytest.raises(ApiError):
-        choices.go_on({**plain, "delta": {"content": "\ud800"}})
-    choices.admit(chunk(finish="stop"))
-    assert choices.go_on(plain) is None
+        choices.plainly({**plain, "delta": {"content": "\ud800"}})
+    assert choices.plainly({**plain, "finish_reason": "stop"}) == [{**said, "finish_reason": "stop", "first": False}]
+    assert choices.plainly(plain) is None
 
 
 @given(st.lists(any_chunks, max_size=8), st.integers(0, 8))
@@ -277,3 +280,58 @@ def test_whatever_comes_is_admitted_or_a_failure_of_the_catalogue(chunks: list[A
         except ApiError as error:
             assert error.code == "upstream_protocol_error"  # noqa: PT017 - what else is raised fails the test
             return
+
+
+# The plain way
+
+
+def without_the_plain_way(count: int, *, calls: bool) -> Choices:
+    """Choices that look at everything in full."""
+    choices = Choices(count, calls=calls)
+    choices.plainly = lambda entry: None  # type: ignore[method-assign]
+    return choices
+
+
+@given(st.lists(any_chunks, max_size=8), st.integers(1, 2), st.booleans())
+def test_the_plain_way_leads_where_the_usual_one_does(chunks: list[Any], count: int, calls: bool) -> None:
+    plain, usual = Choices(count, calls=calls), without_the_plain_way(count, calls=calls)
+    for each in chunks:
+        said = [outcome(choices, each) for choices in (plain, usual)]
+        assert said[0] == said[1]
+        assert plain._choices == usual._choices
+        if isinstance(said[0], str):
+            break
+
+
+def outcome(choices: Choices, chunk: Any) -> Any:
+    """What is admitted of ``chunk``, or why it is refused."""
+    try:
+        return choices.admit(chunk)
+    except ApiError as error:
+        return str(error.detail)
+
+
+@given(st.lists(any_chunks, max_size=8), st.integers(1, 2))
+def test_whether_a_choice_goes_on_is_what_a_piece_of_text_would_tell(chunks: list[Any], count: int) -> None:
+    choices = Choices(count)
+    for each in chunks:
+        if isinstance(outcome(choices, each), str):
+            break
+    for index in range(count):
+        goes_on = choices.goes_on(index)
+        assert choices.goes_on(index) is goes_on  # it changes nothing
+        alone = {"index": index, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None, "first": False}
+        assert goes_on is (outcome(choices, text("x", index)) == [alone])
+
+
+def test_a_choice_goes_on_from_its_beginning_to_its_end() -> None:
+    choices = Choices(2)
+    assert not choices.goes_on(0)
+    choices.admit(text("a"))
+    assert (choices.goes_on(0), choices.goes_on(1)) == (True, False)
+    choices.admit(chunk(extra={"x": 1}))  # goes out with the next
+    assert not choices.goes_on(0)
+    choices.admit(text("b"))
+    assert choices.goes_on(0)
+    choices.admit(chunk(finish="stop"))
+    assert not choices.goes_on(0)

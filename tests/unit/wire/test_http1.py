@@ -7,10 +7,19 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from coterie.wire.http1 import HIGH_WATER_BYTES, MAX_HEAD_BYTES, Exchange, ExchangeError, open_unix, request_bytes
+from coterie.wire.http1 import (
+    HIGH_WATER_BYTES,
+    MAX_HEAD_BYTES,
+    Connection,
+    Exchange,
+    ExchangeError,
+    open_unix,
+    request_bytes,
+)
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -341,3 +350,208 @@ async def test_nobody_listens(folder: Path) -> None:
     with pytest.raises(ExchangeError, match="cannot connect") as raised:
         await open_unix(str(folder / "nothing"), REQUEST)
     assert raised.value.kind == "refused"
+
+
+# The tap
+
+
+class Socket:
+    """A transport that does nothing but to note what is asked of it."""
+
+    def __init__(self) -> None:
+        self.reading = True
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def abort(self) -> None:
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Tapped:
+    """An exchange on a :class:`Socket`, of which ``tap`` is asked, and a consumer of its chunks."""
+
+    def __init__(self, *takes: int) -> None:
+        self.takes = list(takes)
+        """How much of each piece is taken; all of it afterwards."""
+        self.shown: list[bytes] = []
+        self.got: list[bytes] = []
+        self.socket = Socket()
+        self.exchange = Exchange(REQUEST)
+        self.connection = Connection(self.exchange)
+        self.connection.connection_made(cast("asyncio.Transport", self.socket))
+        self.exchange.tap = self.tap
+        self.task: asyncio.Task[None] | None = None
+
+    def tap(self, data: bytes) -> int:
+        self.shown.append(data)
+        return self.takes.pop(0) if self.takes else len(data)
+
+    async def consume(self) -> None:
+        """Begin to consume, up to where it waits."""
+        self.task = asyncio.create_task(self._consume())
+        await asyncio.sleep(0)
+
+    async def _consume(self) -> None:
+        await self.exchange.head()
+        async for chunk in self.exchange.chunks():
+            self.got.append(chunk)
+
+    async def comes(self, *pieces: bytes) -> None:
+        """``pieces`` of the body come, in one read each; the consumer is given time after all of them."""
+        for piece in pieces:
+            self.connection.data_received(b"%x\r\n%b\r\n" % (len(piece), piece))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        """The answer ends well, and so does the consumer."""
+        self.connection.data_received(b"0\r\n\r\n")
+        assert self.task is not None
+        await self.task
+
+
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def waiting(*takes: int) -> Tapped:
+    """Such an exchange whose consumer waits for the body."""
+    tapped = Tapped(*takes)
+    await tapped.consume()
+    tapped.connection.data_received(CHUNKED_HEAD)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert tapped.shown == []  # a head is no body
+    return tapped
+
+
+async def test_what_is_tapped_in_full_wakes_nobody() -> None:
+    tapped = await waiting()
+    await tapped.comes(b"one", b"two")
+    assert (tapped.shown, tapped.got) == ([b"one", b"two"], [])
+    waiter = tapped.exchange._waiter
+    await tapped.comes(b"three")
+    assert tapped.exchange._waiter is waiter
+    await tapped.end()
+    assert tapped.got == []
+
+
+async def test_the_rest_goes_to_the_consumer_in_order() -> None:
+    tapped = await waiting(3, 0, 1)
+    await tapped.comes(b"one", b"two")
+    await tapped.comes(b"three")
+    await tapped.comes(b"four")
+    assert (tapped.shown, tapped.got) == ([b"one", b"two", b"three", b"four"], [b"two", b"hree"])
+    await tapped.end()
+    assert tapped.got == [b"two", b"hree"]
+
+
+async def test_nobody_is_asked_while_something_waits_for_the_consumer() -> None:
+    tapped = await waiting(0)
+    await tapped.comes(b"one", b"two", b"three")  # before the consumer runs
+    assert (tapped.shown, tapped.got) == ([b"one"], [b"onetwothree"])
+    await tapped.comes(b"four")
+    assert (tapped.shown, tapped.got) == ([b"one", b"four"], [b"onetwothree"])
+
+
+async def test_nobody_is_asked_while_the_consumer_does_something_else() -> None:
+    tapped = Tapped()
+    tapped.connection.data_received(CHUNKED_HEAD)
+    await tapped.comes(b"one")
+    assert tapped.shown == []
+    await tapped.consume()
+    assert (tapped.shown, tapped.got) == ([], [b"one"])
+    await tapped.comes(b"two")
+    assert tapped.shown == [b"two"]
+
+
+async def test_all_that_one_read_brought_is_shown_in_one_piece() -> None:
+    tapped = await waiting()
+    tapped.connection.data_received(b"3\r\none\r\n3\r\ntwo\r\n5\r\nth")
+    assert tapped.shown == [b"onetwoth"]
+    tapped.connection.data_received(b"r")
+    tapped.connection.data_received(b"ee\r\n4")
+    tapped.connection.data_received(b"\r\n")  # none of it is body
+    assert tapped.shown == [b"onetwoth", b"r", b"ee"]
+    await tapped.comes()
+    assert tapped.got == []
+
+
+async def test_what_came_with_the_head_and_what_comes_with_the_end_is_the_consumers() -> None:
+    tapped = Tapped()
+    await tapped.consume()
+    tapped.connection.data_received(CHUNKED_HEAD[:-2])
+    tapped.connection.data_received(b"\r\n")
+    await tapped.comes()
+    tapped.connection.data_received(b"3\r\none\r\n0\r\n\r\n")
+    await tapped.comes()
+    assert (tapped.shown, tapped.got) == ([], [b"one"])
+    assert tapped.task is not None
+    await tapped.task
+
+
+async def test_nobody_is_asked_for_a_consumer_that_was_cancelled() -> None:
+    tapped = await waiting()
+    assert tapped.task is not None
+    tapped.task.cancel()
+    tapped.connection.data_received(b"3\r\none\r\n")  # before the consumer knows
+    assert tapped.shown == []
+    with pytest.raises(asyncio.CancelledError):
+        await tapped.task
+    await tapped.comes(b"two")
+    assert tapped.shown == []
+
+
+@pytest.mark.parametrize("end", ["fail", "close", "lost", "eof"])
+async def test_nobody_is_asked_after_the_end(end: str) -> None:
+    tapped = await waiting()
+    match end:
+        case "fail":
+            tapped.exchange.fail(TooSlowError())
+        case "close":
+            tapped.exchange.close()
+        case "lost":
+            tapped.connection.connection_lost(None)
+        case "eof":
+            tapped.connection.eof_received()
+    await tapped.comes(b"one")
+    assert (tapped.shown, tapped.got) == ([], [])
+    assert tapped.task is not None
+    with pytest.raises(TooSlowError if end == "fail" else ExchangeError):
+        await tapped.task
+
+
+async def test_what_breaks_the_answer_is_shown_to_nobody() -> None:
+    tapped = await waiting()
+    tapped.connection.data_received(b"3\r\none\r\nnot a size\r\n")
+    assert tapped.shown == []
+    assert tapped.task is not None
+    with pytest.raises(ExchangeError, match="not HTTP"):
+        await tapped.task
+    assert tapped.got == [b"one"]
+
+
+@pytest.mark.parametrize("left", [0, 5])
+async def test_a_socket_that_was_paused_is_read_on(left: int) -> None:
+    size = HIGH_WATER_BYTES + 10
+    tapped = await waiting(size - left)
+    tapped.connection.data_received(b"%x\r\n%b" % (size + 99, b"x" * size))
+    assert tapped.socket.reading is not bool(left)  # with a rest it is the consumer that catches up
+    assert tapped.exchange._unread_bytes == left
+    await tapped.comes()
+    assert tapped.socket.reading
+    assert [len(chunk) for chunk in tapped.got] == ([left] if left else [])
+    assert tapped.exchange._unread_bytes == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coterie.errors import ApiError
-from coterie.wire.json_body import MAX_MARKS, json_type, parse_object
+from coterie.wire.json_body import _LISTED_BYTES, MAX_MARKS, json_type, parse_object
 
 BAD: dict[str, tuple[bytes, str]] = {
     "nothing": (b"", "line 1, column 1"),
@@ -155,6 +155,18 @@ def test_a_key_given_twice_is_always_found(value: dict[str, Any], data: st.DataO
     with pytest.raises(ApiError) as caught:
         parse_object(body.encode(), max_depth=50)
     assert "is given twice" in caught.value.message
+
+
+@pytest.mark.parametrize("size", [0, _LISTED_BYTES, 3 * _LISTED_BYTES])
+@pytest.mark.parametrize("space", [b"", b" ", b"\r\n\t"])
+def test_keys_are_counted_alike_in_small_and_large_bodies(size: int, space: bytes) -> None:
+    text = b'": ' * (size // 3)
+    plain = text.replace(b'"', b'\\"')
+    body = b'{"a"' + space + b':"' + plain + b'","b"' + space + b":{}}"
+    assert parse_object(body, max_depth=10) == {"a": text.decode(), "b": {}}
+    with pytest.raises(ApiError) as caught:
+        parse_object(body.replace(b'"b"', b'"a"'), max_depth=10)
+    assert "the key 'a' is given twice" in caught.value.message
 
 
 def test_a_body_of_millions_of_values_is_refused_before_it_is_read() -> None:

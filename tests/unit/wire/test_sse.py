@@ -198,3 +198,59 @@ def test_a_cut_changes_no_fault(case: tuple[bytes, list[bytes]], limit: int) -> 
 def test_both_readers_agree_on_a_well_framed_stream(texts: list[bytes]) -> None:
     stream = b"".join(b"data: " + text + b"\n\n" for text in texts if text != b"[DONE]")
     assert strict(stream) == list(SseParser().feed(stream))
+
+
+# Between two events
+
+
+@pytest.mark.parametrize(
+    ("reads", "at_rest"),
+    [
+        ((), False),  # a byte order mark may come
+        ((b"data: a\n\n",), True),
+        ((b"data: a\n\ndata: b\n\n",), True),
+        ((b"data: a\r\n\r\n",), True),
+        ((b"data: a\r\r",), False),  # a LF may come
+        ((b"data: a\r\r", b"\n"), True),
+        ((b"data: a\r\r", b""), False),
+        ((b"data: a\n",), False),
+        ((b"data: a\n\nd",), False),
+        ((b"data: a\n\ndata: b\n",), False),
+        ((b"data: a\n\n", b"event: x\n"), False),
+        ((b"data: a\n\n", b"event: x\n", b"\n"), True),
+        ((b"data: a\n\n", b": hi\n"), True),
+        ((b"data: a\n\n", b": hi"), False),
+        ((b"data: a\n\n", b"id: 7\n"), True),
+        ((BOM[:2],), False),
+        ((BOM,), False),
+        ((BOM + b"data: a\n\n",), True),
+        ((b"data: a", b"\n\n"), True),
+        ((b"data: a\n", b"\n"), True),
+    ],
+)
+def test_at_rest_is_between_two_events(reads: tuple[bytes, ...], *, at_rest: bool) -> None:
+    parser = SseParser()
+    for read in reads:
+        parser.feed(read)
+    assert parser.at_rest is at_rest
+
+
+_pieces = [b"data: a\n\n", b"data", b": x", b"\n", b"\r", b"\r\n", b"id: 7\n", b"event: x\n", BOM, b""]
+
+
+@given(st.lists(st.sampled_from(_pieces), max_size=9))
+def test_at_rest_whole_events_may_be_left_out(reads: list[bytes]) -> None:
+    reads_all, short_of_them = SseParser(), SseParser()
+    for read in reads:
+        assert reads_all.feed(read) == short_of_them.feed(read)
+        if short_of_them.at_rest:
+            assert reads_all.feed(b"data: b\n\n") == [SseEvent(None, b"b")]
+        assert reads_all.at_rest == short_of_them.at_rest
+
+
+def test_a_parser_that_was_given_too_much_is_not_at_rest() -> None:
+    parser = SseParser(8)
+    parser.feed(b"data: a\n\n")
+    with pytest.raises(SseError):
+        parser.feed(b"data: " + b"b" * 9 + b"\n\n")
+    assert not parser.at_rest
