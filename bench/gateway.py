@@ -12,6 +12,8 @@ them and the gateway. What is measured:
 * how many streams of 20 tokens a second it keeps with hardly any token late;
 * whether tokens wait for Nagle's algorithm and delayed acknowledgements, which shows as pauses of 40 ms.
 
+Beside them stands a relay in Python that does nothing else (:mod:`bench.bare_relay`): what the language itself costs.
+
 Prints ratios beside what is aimed at; writes docs/benchmarks/gateway.md and gateway.svg.
 """
 
@@ -29,7 +31,7 @@ from bench.gateway_chart import chart
 from bench.gateway_meter import FULL, QUICK, Meter, Plan
 from bench.gateway_page import page
 from bench.gateway_summary import Summary
-from bench.targets import COTERIE, PEERS, UnavailableError, started, upstream
+from bench.targets import BARE, COTERIE, PEERS, UnavailableError, started, upstream
 
 
 async def run(plan: Plan, *, with_peers: bool) -> tuple[list[Meter], dict[str, str]]:
@@ -39,7 +41,7 @@ async def run(plan: Plan, *, with_peers: bool) -> tuple[list[Meter], dict[str, s
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         direct = await stack.enter_async_context(upstream())
         targets = [direct]
-        for recipe in (COTERIE, *(PEERS if with_peers else ())):
+        for recipe in (COTERIE, BARE, *(PEERS if with_peers else ())):
             try:
                 targets.append(await stack.enter_async_context(started(recipe, direct.client.port, folder)))
             except UnavailableError as error:
@@ -71,7 +73,7 @@ def _say(text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; under three minutes")
-    parser.add_argument("--no-peers", action="store_true", help="only the upstream and Coterie")
+    parser.add_argument("--no-peers", action="store_true", help="only the upstream, Coterie and the bare relay")
     parser.add_argument("--write", type=Path, default=Path("docs/benchmarks"), help="the folder for page and chart")
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL

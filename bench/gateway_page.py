@@ -80,6 +80,8 @@ def page(summaries: Sequence[Summary], absent: Mapping[str, str], plan: Plan, qu
         "first tokens take that long anyway, nothing of the kind).",
         "- Each gateway is one process with one worker. LiteLLM: no database, no callbacks, production mode, a master "
         "key since it does not start without one. sglang-router: round robin, its health checks on.",
+        "- *bare relay* is no gateway but a bound: protocols of asyncio that read and write the same JSON, check "
+        "nothing, and tell no failure (`bench/bare_relay.py`).",
         *(f"- {one.name} failed: {_cell(trouble)}." for one in summaries for trouble in dict.fromkeys(one.trouble)),
         "",
     ]

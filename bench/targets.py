@@ -2,7 +2,8 @@
 
 A peer is a gateway that others make. It is installed from the package index into an environment of its own under
 ``.bench/``, for this benchmark alone, and kept there for the next run. One that cannot be installed or started is left
-out, and :class:`UnavailableError` says why.
+out, and :class:`UnavailableError` says why. The bare relay (:mod:`bench.bare_relay`) is none: it shows what a relay in
+Python costs that does nothing else.
 
 Every gateway runs as one process with one worker, on 127.0.0.1, with its logs at warnings, and with room for as many
 requests at once as the benchmark makes.
@@ -49,6 +50,8 @@ class Recipe:
     package: str | None = None
     streams: int = 100
     environment: dict[str, str] = field(default_factory=dict)
+    version: str = ""
+    """Where it is not installed."""
 
     @property
     def programs(self) -> Path:
@@ -110,7 +113,11 @@ def _litellm(folder: Path, upstream: int, port: int) -> list[str]:
     return ["litellm", "--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
 
 
-COTERIE: Final = Recipe("Coterie", _coterie)
+def _bare_relay(folder: Path, upstream: int, port: int) -> list[str]:
+    return ["python", str(Path(__file__).with_name("bare_relay.py").absolute()), str(port), str(upstream)]
+
+
+COTERIE: Final = Recipe("Coterie", _coterie, version=__version__)
 SGLANG_ROUTER: Final = Recipe("sglang-router", _sglang_router, "sglang-router==0.3.2")
 LITELLM: Final = Recipe(
     "LiteLLM", _litellm, "litellm[proxy]==1.106.2", streams=8,
@@ -118,6 +125,7 @@ LITELLM: Final = Recipe(
                  "LITELLM_MASTER_KEY": KEY},
 )  # fmt: skip
 PEERS: Final = (SGLANG_ROUTER, LITELLM)
+BARE: Final = Recipe("bare relay", _bare_relay)
 
 
 @contextlib.asynccontextmanager
@@ -138,7 +146,7 @@ async def upstream() -> AsyncIterator[Target]:
 @contextlib.asynccontextmanager
 async def started(recipe: Recipe, upstream_port: int, folder: Path) -> AsyncIterator[Target]:
     """A gateway that answers. Raises :class:`UnavailableError`."""
-    version = __version__ if recipe.package is None else await installed(recipe)
+    version = recipe.version if recipe.package is None else await installed(recipe)
     scratch = folder / recipe.name
     scratch.mkdir()
     port = free_port()
