@@ -68,6 +68,8 @@ class ScriptedProvider:
         """Pieces of text that took the short way."""
         self.asked = asyncio.Event()
         """Set when a request begins to generate."""
+        self.paused = asyncio.Event()
+        """Set when it waits for an event of a script."""
         self.closed = asyncio.Event()
         """Set when a generator has ended, in whatever way."""
         self.generations: list[Generation] = []
@@ -91,6 +93,7 @@ class ScriptedProvider:
                 if isinstance(step, BaseException):
                     raise step
                 if isinstance(step, asyncio.Event):
+                    self.paused.set()
                     await step.wait()
                     continue
                 if isinstance(step, Short) and self._is_taken(generation, step):

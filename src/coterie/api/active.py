@@ -46,7 +46,7 @@ class ActiveRequests:
     _ends_at_s: float = 0.0
     _requests: set[ActiveRequest] = field(default_factory=set)
     _empty: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set where there are none any more, while somebody waits for that."""
+    """Set where there are none any more, while the server stops: nobody waits for it before."""
     _tells: set[Callable[[], None]] = field(default_factory=set)
 
     def __len__(self) -> int:

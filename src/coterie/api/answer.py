@@ -29,7 +29,6 @@ from starlette.types import Receive, Scope, Send
 from coterie.api.active import ActiveRequest
 from coterie.api.attendance import attended
 from coterie.api.edge import Exchange
-from coterie.api.protocol import ClientLine
 from coterie.api.state import AppState
 from coterie.api.writer import StreamWriter, send_json
 from coterie.dialects.chat import ParsedRequest
@@ -141,13 +140,13 @@ class GenerationAnswer:
 class _Relay:
     """The way of chunks to the client of a stream, and the short way of the text among them."""
 
-    __slots__ = ("_client", "_first", "_gaps", "_last_s", "_machine", "_writer")
+    __slots__ = ("_gaps", "_last_s", "_machine", "_metrics", "_model", "_writer")
 
     def __init__(self, machine: ChunkStream, writer: StreamWriter, metrics: Metrics, model: str) -> None:
         self._machine = machine
         self._writer = writer
-        self._client: ClientLine | None = writer.exchange.scope.get("coterie.client")
-        self._first = metrics.first_token.of(model)
+        self._metrics = metrics
+        self._model = model
         self._gaps = metrics.inter_token.of(model)
         self._last_s = 0.0
 
@@ -160,15 +159,16 @@ class _Relay:
                 if self._writer.begun:
                     self._gaps.add(now_s - self._last_s)
                 else:
-                    self._first.add(now_s - self._writer.exchange.started_s)
-                    shortcut.take = None if self._client is None else self._take
+                    self._metrics.first_token.of(self._model).add(now_s - self._writer.exchange.started_s)
+                    shortcut.take = self._take
                 self._last_s = now_s
                 await write(event)
 
     def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
-        event = self._machine.text(index, text, extra)
-        if event is None or self._client is None or not self._client.write(event):
+        event = self._machine.text(index, text, extra) if self._writer.ready else None
+        if event is None:
             return False
+        self._writer.put(event)
         now_s = time.perf_counter()
         self._gaps.add(now_s - self._last_s)
         self._last_s = now_s

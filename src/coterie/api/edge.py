@@ -42,6 +42,7 @@ from coterie.wire.ids import new_id
 _log = logging.getLogger("coterie.access")
 
 _ID_CHARACTERS: Final = len("req_") + 32
+"""Of the digits that are drawn; 128 bits are what OpenAI's ids of requests have."""
 
 CLIENT_CLOSED = "client_closed"
 """Outcome of a request whose client left."""

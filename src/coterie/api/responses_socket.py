@@ -164,8 +164,10 @@ class _Sink:
         self._beside = b',"stream_id":' + orjson.dumps(lane) + b"}" if lane else b""
         self._meter = meter
 
-    ready = False
-    """A message always takes the usual way."""
+    @property
+    def ready(self) -> bool:
+        """A message always takes the usual way."""
+        return False
 
     def put(self, event: bytes) -> None:
         """Never asked for."""

@@ -54,7 +54,8 @@ class StreamWriter:
     def put(self, event: bytes) -> None:
         """Send one event without waiting, to a client that is ready for it."""
         assert self._client is not None
-        self._client.write(event)
+        is_written = self._client.write(event)
+        assert is_written, "the client was not ready"
 
     async def finish(self, events: list[bytes]) -> None:
         """Send the last events, and end the answer."""

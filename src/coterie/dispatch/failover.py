@@ -272,17 +272,19 @@ class _Judged:
     ) -> None:
         health, attempt, tally = self._candidate.health, self._attempt, self._desk.tally
         outcome = "internal_error"
-        if error is None:
-            outcome = "ok"
-            health.succeed(now_s(), attempt.first_token_s)
-        elif isinstance(error, ApiError):
-            outcome = error.code
-            self._run.blame.note(self._candidate, error, now_s())
-        elif isinstance(error, (GeneratorExit, asyncio.CancelledError)):
-            outcome = "client_closed"
-        health.end(is_probe=self._is_probe)
-        tally.attempts[attempt.provider, self._run.request.model, outcome] += 1
-        self._desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
+        try:
+            if error is None:
+                outcome = "ok"
+                health.succeed(now_s(), attempt.first_token_s)
+            elif isinstance(error, ApiError):
+                outcome = error.code
+                self._run.blame.note(self._candidate, error, now_s())
+            elif isinstance(error, (GeneratorExit, asyncio.CancelledError)):
+                outcome = "client_closed"
+        finally:
+            health.end(is_probe=self._is_probe)
+            tally.attempts[attempt.provider, self._run.request.model, outcome] += 1
+            self._desk.seats.release(attempt.provider, time.perf_counter() - attempt.started_s)
 
 
 def _conclude(desk: Desk, budget: Budget, run: _Run, candidate: Candidate, error: ApiError) -> None:

@@ -1,6 +1,6 @@
 """The deadlines of one exchange with a provider: first token, idle between tokens, the whole answer.
 
-They run on one timer for an exchange, none for a token: a token only notes the time, and the timer, when it fires,
+They run on one timer at a time, and none for a token: a token only notes the time, and the timer, when it fires,
 looks what is due and sets itself again. A reader who is slow stops the clock of the idle deadline, since nobody is
 waiting for the provider then. Each deadline ends the exchange with its own failure. (The connection's is the pool's.)
 """

@@ -130,7 +130,7 @@ class ForeignStream:
         self._usage: dict[str, Any] | None = None
         self._said = False
         self.goes_on = False
-        """Whether all that the newest event did was to go on with the text of the only choice, beside what passes."""
+        """Whether the newest event has nothing but text of the only choice, which may go on, and what passes."""
         self.done = False
         """Whether ``[DONE]`` came, or a whole answer at once."""
 
@@ -212,7 +212,7 @@ class ForeignStream:
             if choice["finish_reason"] is not None:
                 self._finished[index] = choice["finish_reason"]
             else:
-                self.goes_on = self._count == 1 and not choice["first"]
+                self.goes_on = self._count == 1
 
     def _checked(self, payload: Any) -> dict[str, Any]:
         """An event that is no failure."""

@@ -20,7 +20,7 @@ import logging
 import os
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -240,20 +240,15 @@ async def _streamed(
     call.exchange.tap = short.take
     try:
         async for data in call.exchange:
-            events, chunk = parser.feed(short.counted(data)), None
-            for event in events:
-                chunk = stream.feed(event.data)
-                if stream.done:
-                    return
-                if chunk is None:
-                    continue
-                if not _is_token(chunk):
-                    yield chunk  # and no token
-                    continue
-                call.deadlines.hold()  # a slow reader is not a slow provider
-                yield chunk
-                call.deadlines.touch()
-            short.learn(events, chunk, goes_on=stream.goes_on)
+            for chunk in _chunks_in(short.counted(data), parser, stream, short):
+                if _is_token(chunk):
+                    call.deadlines.hold()  # a slow reader is not a slow provider
+                    yield chunk
+                    call.deadlines.touch()
+                else:
+                    yield chunk
+            if stream.done:
+                return
     except SseError as error:
         raise ApiError("upstream_protocol_error", detail=str(error)) from None
     except (ExchangeError, ApiError) as error:
@@ -261,6 +256,19 @@ async def _streamed(
         if not of_connection or not stream.finished:
             raise
         _log.debug("the connection failed after a whole answer: %s", error)
+
+
+def _chunks_in(data: bytes, parser: SseParser, stream: ForeignStream, short: ShortText) -> Iterator[Chunk]:
+    """The chunks of a read. Raises ``ApiError``, ``SseError``."""
+    for piece in short.pieces(data):
+        events, chunk = parser.feed(piece), None
+        for event in events:
+            chunk = stream.feed(event.data)
+            if stream.done:
+                return
+            if chunk is not None:
+                yield chunk
+        short.learn(events, chunk, goes_on=stream.goes_on)
 
 
 def _is_token(chunk: Chunk) -> bool:

@@ -7,11 +7,11 @@ grammar lets any string stand where a string stood. Only the string needs to be 
 
 What :class:`ShortText` promises:
 
-* It takes whole events of that form alone, in their order, from where the stream's parser stands between two events;
-  from the first that is anything else on, the bytes are left to be read in full.
+* It takes whole events of that form alone, in their order, from where the stream's parser stands between two events.
+  Any other is left to be read in full, before anything behind it is taken.
 * A form is only ever taken from an event that was read in full, and only kept if that event, with another string in the
-  place, reads as the same with that string. It is dropped with the next read that takes the usual way, because an
-  event may have changed what the same bytes mean; the last event of that read may give another.
+  place, reads as the same with that string. It is dropped with the next event that is read in full and does more than
+  to go on with text, because that may have changed what the same bytes mean.
 * What a server sends may change with every event (a time, say). So learning is given up where forms do not serve.
 * Each read counts for the deadlines and for the bound of the whole stream, as it would on the usual way.
 """
@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
 
 from coterie.wire.http1 import ExchangeError
-from coterie.wire.lingua import Chunk, Shortcut, Take
+from coterie.wire.lingua import Chunk, Shortcut
 from coterie.wire.sse import SseEvent, SseParser
 
 _PLACE: Final = re.compile(rb'"content"[ \t]*:[ \t]*("(?:[^"\\]|\\.)*")')
@@ -109,47 +109,57 @@ class ShortText:
             raise ExchangeError(f"a stream of more than {self._limit_bytes} bytes", "body_too_large")
         return data
 
+    def take(self, data: bytes) -> int:
+        """Take what can be taken of a read. Returns how many bytes that is."""
+        if self.size_bytes + len(data) > self._limit_bytes:
+            return 0
+        taken = self._take_from(data, 0)
+        self.size_bytes += taken
+        return taken
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """What of a read is to be read in full, cut so that :meth:`learn` can be told of each event.
+
+        What can be taken by then is taken between two of them.
+        """
+        at = 0
+        while at < len(data) and (at := self._take_from(data, at)) < len(data):
+            begin, at = at, self._end_of_piece(data, at)
+            yield data[begin:at]
+
     def learn(self, events: Sequence[SseEvent], chunk: Chunk | None, *, goes_on: bool) -> None:
-        """``events`` took the usual way; the last is ``chunk``. ``goes_on`` is that of the stream that read it."""
+        """``events`` were read in full; the last is ``chunk``. ``goes_on`` is that of the stream that read it."""
         if not events:
             return
         if self._form is not None:
+            if goes_on and not self._missed:
+                return  # it was refused, and changed nothing
             self._vain += self._missed and self._served < _SERVES
             self._form = None
         if goes_on and chunk is not None and self._shortcut.take is not None and self._vain < _VAIN:
             self._form, self._served, self._missed = TextForm.of(events[-1].data, chunk.get("extra")), 0, False
 
-    def take(self, data: bytes) -> int:
-        """Take what can be taken of ``data``. Returns how many bytes that is."""
-        form, take = self._form, self._shortcut.take
-        if form is None or take is None or not self._parser.at_rest:
-            return 0
-        if self.size_bytes + len(data) > self._limit_bytes:
-            return 0
-        text = form.text(data)
-        if text is None:
-            taken = self._take_each(form, take, data)
-        elif take(form.index, text, form.extra):
-            self._served += 1
-            taken = len(data)
-        else:
-            return 0
-        if taken:
-            self.size_bytes += taken
-            self._touch()
-        return taken
+    def _end_of_piece(self, data: bytes, begin: int) -> int:
+        """The end of the event that begins or goes on there; of all that came, where it could not be taken anyway."""
+        if self._parser.at_rest and not data.startswith(_PREFIX, begin):
+            return len(data)
+        end = data.find(EVENT_END, begin)
+        return len(data) if end < 0 else end + len(EVENT_END)
 
-    def _take_each(self, form: TextForm, take: Take, data: bytes) -> int:
-        """Take one event after the other, where there are several."""
-        taken = 0
-        while (end := data.find(EVENT_END, taken)) >= 0:
-            end += len(EVENT_END)
-            text = form.text(data[taken:end])
+    def _take_from(self, data: bytes, begin: int) -> int:
+        """Take one event after the other from ``begin`` on. Returns where the first begins that is not taken."""
+        form, take, at = self._form, self._shortcut.take, begin
+        if form is None or take is None or not self._parser.at_rest:
+            return begin
+        while (end := data.find(EVENT_END, at) + len(EVENT_END)) > 1:
+            text = form.text(data[at:end])
             if text is None:
                 self._missed = True
                 break
             if not take(form.index, text, form.extra):
                 break
             self._served += 1
-            taken = end
-        return taken
+            at = end
+        if at > begin:
+            self._touch()
+        return at

@@ -123,7 +123,7 @@ class Turn:
         self._relate = relate
         self._shortcut = shortcut or Shortcut()
         self._broken: ApiError | None = None
-        """What went wrong on the short way, where nothing can be raised."""
+        """What went wrong on the short way: to raise it there would make it the provider's failure."""
         self._machine = keeping.machine(plan)
         self._task: asyncio.Task[Any] | None = None
         self._untold: list[bytes] = []
@@ -198,7 +198,7 @@ class Turn:
                 raise self._relate(error) from None
             tail = self._fail(self._relate(error))
         except asyncio.CancelledError:
-            failure = interruption()
+            failure = self._broken or interruption()
             if not self.opened:
                 raise
             if failure is None and not self.cancelled:
@@ -231,7 +231,7 @@ class Turn:
             self._shortcut.take = None
 
     def _take(self, sink: Sink | None, index: int, text: str, extra: dict[str, Any] | None) -> bool:
-        """The short way of :meth:`_relay`."""
+        """The short way of :meth:`_relay`. What goes wrong on it ends the turn, as it would there."""
         if self._broken is not None or self._unsent or not (sink is None or sink.ready):
             return False
         event = self._machine.text(index, text, extra)
@@ -251,7 +251,13 @@ class Turn:
                 self.live.say([event])
         except ApiError as error:
             self._untold, self._broken = [event], error
+            asyncio.get_running_loop().call_soon(self._break)
         return self._broken is None
+
+    def _break(self) -> None:
+        """End what waits for more, where it has not seen by itself that it is broken."""
+        if self._ending is None and self._task is not None:
+            self._task.cancel()
 
     def _check_short_way(self) -> None:
         if self._broken is not None:

@@ -210,7 +210,8 @@ class Exchange(AsyncIterator[bytes]):
         """Whether the answer has no end but that of its connection."""
         self.tap: Callable[[bytes], int] | None = None
         """Is shown what came of the body while the consumer waits for it and there is more to come. Returns how many of
-        the bytes it has dealt with; the consumer gets the rest, and is left alone where there is none."""
+        the bytes it has dealt with; the consumer gets the rest, and is left alone where there is none. What it raises
+        ends the exchange, and is the consumer's."""
         self._head: Head | None = None
         self._headers: dict[str, str] = {}
         self._bare_bytes = 0  # since the last of the body
@@ -397,9 +398,14 @@ class Exchange(AsyncIterator[bytes]):
         if self._waiter is None or self._waiter.done() or not self._body:
             return False
         data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        rest = data[tap(data) :]
-        self._body = [rest] if rest else []
-        self._unread_bytes = len(rest)
+        self._body, self._unread_bytes = [], 0
+        try:
+            rest = data[tap(data) :]
+        except Exception as error:  # noqa: BLE001 - to the event loop it would be the peer's connection that broke
+            self.fail(error)
+            return True
+        if rest:
+            self._body, self._unread_bytes = [rest], len(rest)
         if not rest:
             self._resume()
         return not rest

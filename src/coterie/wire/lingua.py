@@ -64,8 +64,9 @@ class Shortcut:
     * only while the consumer waits for the iterator's next chunk, so that nothing overtakes anything;
     * only a piece of text (not empty, and such that UTF-8 can write it) of a choice that has begun and not finished;
     * ``take`` either does all that would be done with the chunk and returns true, or does nothing and returns false:
-      then the chunk goes the usual way. It raises nothing. It is given the choice's index, the text, and the chunk's
-      ``extra``: the same object as the time before where that is the same, so that its writing can be kept.
+      then the chunk goes the usual way. It raises nothing that is a provider's failure; whatever it raises ends the
+      answer. It is given the choice's index, the text, and the chunk's ``extra``: the same object as the time before
+      where that is the same, so that its writing can be kept.
 
     ``take`` is ``None`` while there is no short way. A provider need not use it.
     """

@@ -31,6 +31,7 @@ from tests.support.web import (
 
 from coterie.api.app import make_app, make_state
 from coterie.api.edge import CLIENT_CLOSED
+from coterie.api.writer import StreamWriter
 from coterie.config import ProviderSettings
 from coterie.dialects.chat_validator import judge
 from coterie.errors import ApiError
@@ -444,14 +445,15 @@ async def before(script: Script) -> AsyncIterator[tuple[Served, RawServer]]:
 
 @pytest.fixture(name="taken")
 def _taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many bytes of each read took the short way."""
-    seen, take = list[int](), ShortText.take
+    """How many bytes took the short way, each time that some could have."""
+    seen, take_from = list[int](), ShortText._take_from
 
-    def taken(way: ShortText, data: bytes) -> int:
-        seen.append(take(way, data))
-        return seen[-1]
+    def taken(way: ShortText, data: bytes, begin: int) -> int:
+        end = take_from(way, data, begin)
+        seen.append(end - begin)
+        return end
 
-    monkeypatch.setattr(ShortText, "take", taken)
+    monkeypatch.setattr(ShortText, "_take_from", taken)
     return seen
 
 
@@ -487,17 +489,21 @@ async def read_in_step(
     return parts, "".join(line for line in page.splitlines(True) if "latency_seconds_count" in line)
 
 
-@pytest.mark.parametrize("fields", [{}, {"system_fingerprint": "f", "x": [1]}], ids=["plain", "more"])
-@pytest.mark.parametrize(
+FIELDS = pytest.mark.parametrize("fields", [{}, {"system_fingerprint": "f", "x": [1]}], ids=["plain", "more"])
+ENDS = pytest.mark.parametrize(
     "end", [UPSTREAM_END, [upstream_event({"error": {"message": "no"}})], [b"garbage"]], ids=["whole", "error", "cut"]
 )
+
+
+@FIELDS
+@ENDS
 async def test_a_client_gets_the_same_bytes_the_short_way(
     end: Sequence[bytes], fields: dict[str, Any], taken: list[int]
 ) -> None:
     body = {**STREAM, **({"stream_options": {"include_usage": True}} if fields else {})}
     pieces = upstream_texts(*TEXTS, **fields)
     short, gaps = await read_in_step(body, pieces, end)
-    assert [bool(size) for size in taken].count(True) == len(TEXTS) - 2
+    assert [bool(size) for size in taken].count(True) == len(TEXTS) - 1
     assert b"".join(short).count(b'"content"') == len(TEXTS)
     taken.clear()
     with without_the_short_way():
@@ -506,6 +512,49 @@ async def test_a_client_gets_the_same_bytes_the_short_way(
     assert short == usual
     assert gaps == usual_gaps
     assert f'coterie_inter_token_latency_seconds_count{{model="m"}} {len(TEXTS) - 1}' in gaps
+
+
+@FIELDS
+@ENDS
+async def test_a_client_gets_the_same_bytes_where_all_comes_in_one_read(
+    end: Sequence[bytes], fields: dict[str, Any], taken: list[int]
+) -> None:
+    body = {**STREAM, **({"stream_options": {"include_usage": True}} if fields else {})}
+    pieces = upstream_texts(*TEXTS, **fields)
+    apart, gaps = await read_in_step(body, pieces, end)
+    sizes = sum(taken)
+    taken.clear()
+    short, short_gaps = await read_in_step(body, [b"".join(pieces)], end)
+    assert sum(taken) == sizes == sum(len(piece) - len(b"xx\r\n\r\n") for piece in pieces[1:])
+    with without_the_short_way():
+        usual, usual_gaps = await read_in_step(body, [b"".join(pieces)], end)
+    assert b"".join(short) == b"".join(usual) == b"".join(apart)
+    assert short_gaps == usual_gaps == gaps
+
+
+@pytest.mark.parametrize("in_one_read", [False, True])
+async def test_a_bug_on_the_short_way_is_told_as_one_and_nothing_is_said_twice(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, in_one_read: bool
+) -> None:
+    """What is raised in the callback of a socket must not pass for the peer's failure, which would be continued."""
+    put, written = StreamWriter.put, list[bytes]()
+
+    def broken(writer: StreamWriter, event: bytes) -> None:
+        put(writer, event)
+        written.append(event)
+        if len(written) == 2:
+            raise RuntimeError(SECRET)
+
+    monkeypatch.setattr(StreamWriter, "put", broken)
+    pieces = upstream_texts(*TEXTS)
+    parts, _ = await read_in_step(STREAM, [b"".join(pieces)] if in_one_read else pieces, UPSTREAM_END)
+    told = b"".join(parts)
+    assert told.count(b'"content"') == 3
+    assert told.endswith(b"data: [DONE]\n\n")
+    assert orjson.loads(told.split(b"\n\n")[-3][6:])["error"]["code"] == "internal_error"
+    assert b'finish_reason":"stop' not in told
+    assert SECRET not in told.decode()
+    assert any(record.exc_info and record.name.startswith("coterie") for record in caplog.records)
 
 
 async def test_a_client_without_a_line_of_its_own_is_served_the_usual_way(taken: list[int]) -> None:

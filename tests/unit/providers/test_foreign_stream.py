@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.support.chunks import USAGE, any_chunks, fragment, logprob
 
@@ -712,17 +713,23 @@ def _data(value: Any) -> bytes:
 
 
 @given(st.lists(_events.map(_data) | st.binary(max_size=20) | st.just(b"[DONE]"), max_size=8), st.integers(1, 2))
+@example([_data(STOP), b'{"choices":[{"x":[]}]}'], 1)
 def test_whatever_comes_the_chunks_keep_the_rules_or_it_is_a_failure_of_the_catalogue(
     events: list[bytes], n: int
 ) -> None:
     stream, judge = ForeignStream(generation(n)), Choices(n)
+    finished: set[int] = set()
     try:
         for data in events:
             chunk = stream.feed(data)
             if chunk is not None:
                 assert chunk["choices"] or chunk.get("extra") or chunk["usage_so_far"]
                 orjson.dumps(chunk)
-                assert judge.admit(chunk) == chunk["choices"]
+                said = [choice for choice in chunk["choices"] if says_something(choice)]
+                assert judge.admit(chunk) == said
+                finished.update(choice["index"] for choice in said if choice["finish_reason"])
+                late = [choice for choice in chunk["choices"] if not says_something(choice)]
+                assert all(choice["extra"] and choice["index"] in finished for choice in late)
         end = stream.end()
     except ApiError as error:
         assert error.entry.code  # noqa: PT017 - what else is raised fails the test
@@ -730,6 +737,11 @@ def test_whatever_comes_the_chunks_keep_the_rules_or_it_is_a_failure_of_the_cata
     orjson.dumps(end)
     judge.admit(end)
     judge.check_whole()
+
+
+def says_something(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice of a chunk has more than fields that pass through after its finish reason."""
+    return bool(choice["delta"] or choice["finish_reason"] or choice.get("logprobs"))
 
 
 GOOD = [
@@ -785,10 +797,14 @@ GOING_ON: dict[str, tuple[Any, bool]] = {
 
 
 @pytest.mark.parametrize(("each", "goes_on"), GOING_ON.values(), ids=GOING_ON.keys())
-def test_which_events_do_nothing_but_go_on_with_text(each: Any, *, goes_on: bool) -> None:
-    stream, data = ForeignStream(generation()), each if isinstance(each, bytes) else orjson.dumps(each)
+def test_which_events_have_nothing_but_text_that_may_go_on(each: Any, *, goes_on: bool) -> None:
+    data = each if isinstance(each, bytes) else orjson.dumps(each)
+    first, stream = ForeignStream(generation()), ForeignStream(generation())
+    assert not first.goes_on
+    first.feed(data)
+    assert first.goes_on is goes_on
     stream.feed(orjson.dumps(text("a")))
-    assert not stream.goes_on  # it begins
+    assert stream.goes_on
     stream.feed(data)
     assert stream.goes_on is goes_on
     several = ForeignStream(generation(2))
@@ -801,8 +817,7 @@ def test_which_events_do_nothing_but_go_on_with_text(each: Any, *, goes_on: bool
 @pytest.mark.parametrize("each", [b"{oops", {"error": {"message": "no"}}, text("\ud800"), text("c", index=7)])
 def test_an_event_that_is_refused_does_not_go_on(each: Any) -> None:
     stream = ForeignStream(generation())
-    for _ in range(2):
-        stream.feed(orjson.dumps(text("a")))
+    stream.feed(orjson.dumps(text("a")))
     assert stream.goes_on
     data = each if isinstance(each, bytes) else json.dumps(each).encode()
     with pytest.raises(ApiError):

@@ -1018,7 +1018,7 @@ class Consumer:
         """Set with each text."""
         self.finish: list[str] = []
         self.failure: ApiError | None = None
-        self._refuses = refuses
+        self.refuses = refuses
 
     async def take(self, provider: HttpProvider) -> None:
         try:
@@ -1037,9 +1037,9 @@ class Consumer:
                 self.finish.append(choice["finish_reason"])
 
     def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
-        if not self._refuses:
+        if not self.refuses:
             self._hear(text, "short")
-        return not self._refuses
+        return not self.refuses
 
     def _hear(self, text: str, way: str) -> None:
         self.said.append((text, way))
@@ -1082,9 +1082,50 @@ async def test_text_takes_the_short_way_while_the_consumer_waits() -> None:
 
     async with scripted(script) as provider:
         await consumer.take(provider)
-        assert consumer.said == [("a", "usual"), ("b", "usual"), ("c", "short"), ("d", "short"), ("e", "usual")]
+        assert consumer.said == [("a", "usual"), ("b", "short"), ("c", "short"), ("d", "short"), ("e", "usual")]
         assert (consumer.finish, consumer.failure) == (["length"], None)
         await at_rest(provider)
+
+
+async def test_so_do_the_texts_that_come_in_one_read_with_the_first() -> None:
+    consumer = Consumer()
+    texts, end = b"".join(map(event, "abcd")), event("e", "length") + DONE + event("f") + DONE
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM, piece(texts + end), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert consumer.said == [("a", "usual"), ("b", "short"), ("c", "short"), ("d", "short"), ("e", "usual")]
+        assert (consumer.finish, consumer.failure) == (["length"], None)
+
+
+async def test_a_read_of_which_some_texts_are_refused_comes_out_in_its_order() -> None:
+    class Choosy(Consumer):
+        def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
+            return text not in "ceh" and super()._take(index, text, extra)
+
+    consumer = Choosy()
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM, piece(b"".join(map(event, "abcdefghi")) + event(None, "stop") + DONE), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert (consumer.text, consumer.finish, consumer.failure) == ("abcdefghi", ["stop"], None)
+        assert [text for text, way in consumer.said if way == "usual"] == [*"aceh"]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_what_breaks_in_the_middle_of_a_read_breaks_behind_the_texts_before_it(*, refuses: bool) -> None:
+    consumer = Consumer(refuses=refuses)
+
+    async def script(peer: Peer) -> None:
+        await peer.answer(STREAM, piece(b"".join(map(event, "abc")) + b"data: {oops\n\n" + event("d")), LAST)
+
+    async with scripted(script) as provider:
+        await consumer.take(provider)
+        assert (consumer.text, code_of(consumer.failure)) == ("abc", GARBAGE)
 
 
 async def test_what_says_more_than_text_does_not_take_it_the_second_time_either() -> None:
@@ -1100,11 +1141,12 @@ async def test_what_says_more_than_text_does_not_take_it_the_second_time_either(
 
     async with scripted(script) as provider:
         await consumer.take(provider)
-        assert (consumer.text, consumer.ways, consumer.failure) == ("abcccd", ["usual"] * 6, None)
+        ways = ["usual", "short", *["usual"] * 4]
+        assert (consumer.text, consumer.ways, consumer.failure) == ("abcccd", ways, None)
 
 
 async def test_nothing_takes_the_short_way_past_a_consumer_who_does_something_else() -> None:
-    consumer, go_on = Consumer(), asyncio.Event()
+    consumer, go_on, sent = Consumer(), asyncio.Event(), asyncio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.answer(STREAM)
@@ -1116,19 +1158,19 @@ async def test_nothing_takes_the_short_way_past_a_consumer_who_does_something_el
         sent.set()
         await peer.say(piece(event("d", "stop") + DONE), LAST)
 
-    sent = asyncio.Event()
     async with scripted(script) as provider:
         chunks = provider.generate(generation(shortcut=consumer.shortcut))
-        for _ in range(2):
-            consumer._note(await anext(chunks))
+        consumer._note(await anext(chunks))
+        consumer.refuses = True  # so that the consumer gets a chunk while there is a form
+        consumer._note(await anext(chunks))
+        consumer.refuses = False
         go_on.set()
         await sent.wait()
         for _ in range(20):
             await asyncio.sleep(0)
         assert consumer.text == "ab"
         consumer._note(await anext(chunks))
-        consumer._note(await anext(chunks))
-        assert consumer.said[2:] == [("c", "usual"), ("d", "usual")]
+        assert consumer.said == [("a", "usual"), ("b", "usual"), ("c", "short"), ("d", "usual")]
         await chunks.aclose()
 
 
@@ -1150,7 +1192,7 @@ async def test_what_takes_the_short_way_is_a_sign_of_life(monkeypatch: pytest.Mo
 
     async with scripted(script) as provider:
         await consumer.take(provider)
-    assert consumer.ways == ["usual"] * 2 + ["short"] * 3
+    assert consumer.ways == ["usual"] + ["short"] * 4
     assert log == [f"touch {number}" for number in (1, 2, 3, 4, 5, 5)]
 
 
@@ -1167,7 +1209,7 @@ async def test_a_stream_that_takes_the_short_way_is_bounded_too(monkeypatch: pyt
     async with scripted(script) as provider:
         await consumer.take(provider)
         assert code_of(consumer.failure) == GARBAGE
-        assert consumer.ways[2:8] == ["short"] * 6
+        assert consumer.ways[1:8] == ["short"] * 7
         assert len(consumer.said) < 13  # of some 1,060 bytes each
         assert provider._pool.connections_idle == 0
 

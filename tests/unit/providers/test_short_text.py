@@ -17,6 +17,7 @@ from coterie.errors import ApiError
 from coterie.providers import short_text
 from coterie.providers.foreign_stream import ForeignStream
 from coterie.providers.short_text import ShortText, TextForm
+from coterie.wire.http1 import ExchangeError
 from coterie.wire.lingua import Chunk, Generation, Shortcut
 from coterie.wire.sse import SseError, SseParser
 
@@ -48,8 +49,11 @@ class Read:
         self.touches = 0
         self.rests: list[bytes] = []
         """What was left of each read."""
+        self.full: list[bytes] = []
+        """The pieces of it that were read in full."""
         self._accepts = list(accepts)
         self._calls = 0
+        self._placed = 0  # of the texts that were taken
         self._short = short
         self._opens = opens
         self._shortcut = Shortcut()
@@ -63,24 +67,48 @@ class Read:
             self.out.append(self._stream.end())
         except ApiError as error:
             self.failure = f"{error.code}: {error.detail}"
-        except SseError as error:
+        except (SseError, ExchangeError) as error:
             self.failure = str(error)
 
     def _read(self, data: bytes, before: bytes) -> bool:
         touches = self.touches
         taken = self.way.take(data)
-        if taken:
-            begun = SseParser(LIMIT_BYTES)
-            begun.feed(before)
-            assert not begun.pending, "taken out of the middle of an event"
-            assert data[:taken].endswith(b"\n\n")
+        assert self._past(self.taken[self._placed :], before, data) == len(before) + taken
         assert self.touches - touches == bool(taken)
         rest = data[taken:]
         self.rests.append(rest)
-        return bool(rest) and self._in_full(rest)
+        is_done = bool(rest) and self._in_full(self.way.counted(rest), before + data[:taken])
+        assert self.way.size_bytes == len(before) + len(data)
+        return is_done
 
-    def _in_full(self, rest: bytes) -> bool:
-        events, chunk = self._parser.feed(rest), None
+    def _in_full(self, rest: bytes, before: bytes) -> bool:
+        at = len(before)
+        for piece in self.way.pieces(rest):
+            at = self._past(self.taken[self._placed :], before, rest, at)
+            assert (before + rest).startswith(piece, at)
+            at += len(piece)
+            self.full.append(piece)
+            if self._is_done_by(piece):
+                return True
+        assert self._past(self.taken[self._placed :], before, rest, at) == len(before + rest)
+        return False
+
+    def _past(self, texts: Sequence[str], before: bytes, data: bytes, at: int | None = None) -> int:
+        """Where the stream goes on behind ``texts``, which were taken ``at`` there: each is a whole event."""
+        stream, at = before + data, len(before) if at is None else at
+        for text in texts:
+            begun = SseParser(LIMIT_BYTES)
+            begun.feed(stream[:at])
+            assert not begun.pending, "taken out of the middle of an event"
+            end = stream.index(b"\n\n", at) + 2
+            (event_,) = SseParser(LIMIT_BYTES).feed(stream[at:end])
+            assert orjson.loads(event_.data)["choices"][0]["delta"]["content"] == text
+            at = end
+        self._placed += len(texts)
+        return at
+
+    def _is_done_by(self, piece: bytes) -> bool:
+        events, chunk = self._parser.feed(piece), None
         for event in events:
             chunk = self._stream.feed(event.data)
             if self._stream.done:
@@ -135,8 +163,8 @@ def around(string: bytes, **style: Any) -> bytes:
 
 STOP = event(dumped(finish="stop"))
 DONE = event(b"[DONE]")
-FIRST, SECOND = said("one"), said("two")
-"""Of the second event the form is learned: the shortcut is there once something was said."""
+FIRST = said("one")
+"""The form is learned of it: the shortcut is there once something was said."""
 
 
 # What is taken
@@ -149,24 +177,32 @@ FIRST, SECOND = said("one"), said("two")
     "text", ["three", " ", 'a "quoted" \\ one', "\n\n", "\r\n\r\n", "ü€\U0001f600", "\x00", '"}]}']
 )
 def test_what_differs_in_its_text_alone_is_taken(text: str, style: dict[str, Any]) -> None:
-    read = Read([said("one", **style), said("two", **style), said(text, **style), STOP, DONE])
+    first, other = said("one", **style), said(text, **style)
+    read = Read([first, other, STOP, DONE])
     assert (read.taken, read.failure) == ([text], None)
-    assert read.rests == [said("one", **style), said("two", **style), b"", STOP, DONE]
-    assert read.out == Read([b"".join(read.rests[:2]) + said(text, **style) + STOP + DONE], short=False).out
+    assert read.rests == [first, b"", STOP, DONE]
+    assert read.out == Read([first + other + STOP + DONE], short=False).out
 
 
 def test_several_events_in_one_read_are_taken_up_to_the_first_that_is_not() -> None:
     three, four, half = said("three"), said("four"), said("five")[:20]
-    read = Read([FIRST, SECOND, three + four, three + four + half, said("five")[20:], three + STOP + four])
+    read = Read([FIRST, three + four, three + four + half, said("five")[20:], three + STOP + four])
     assert read.taken == ["three", "four", "three", "four", "three"]
-    assert read.rests[2:] == [b"", half, said("five")[20:], STOP + four]
+    assert read.rests[1:] == [b"", half, said("five")[20:], STOP + four]
     assert read.touches == 3
 
 
 def test_a_form_is_learned_of_every_event_that_goes_on() -> None:
     odd = said("three", created=18)
-    read = Read([FIRST, SECOND, odd, said("four"), said("five"), STOP])
-    assert read.rests == [FIRST, SECOND, odd, said("four"), b"", STOP]  # the form is always that of the event before
+    read = Read([FIRST, odd, said("four"), said("five"), STOP])
+    assert read.rests == [FIRST, odd, said("four"), b"", STOP]  # the form is always that of the event before
+
+
+@pytest.mark.parametrize("role", [{"role": "assistant"}, {"role": "assistant", "content": ""}, {"content": None}])
+def test_it_is_learned_of_the_first_text_whatever_came_before(role: dict[str, Any]) -> None:
+    read = Read([event(dumped(role)), FIRST, said("two"), STOP, DONE])
+    assert (read.taken, read.failure) == (["two"], None)
+    assert [choice["first"] for chunk in read.out for choice in chunk["choices"]] == [True, False, False]
 
 
 def test_nothing_is_taken_before_there_is_a_shortcut() -> None:
@@ -185,28 +221,31 @@ BEGUN = [b"data", b"data: ", b"data: {}\n", b"data: {}\r", b"event: x\n", b": hi
 
 @pytest.mark.parametrize("begun", BEGUN)
 def test_nothing_is_taken_out_of_the_middle_of_an_event(begun: bytes) -> None:
-    read = Read([FIRST, SECOND, begun, said("three"), STOP, DONE])
-    assert (read.taken, read.rests[3]) == ([], said("three"))
-    usual = Read([FIRST + SECOND + begun + said("three") + STOP + DONE], short=False)
+    read = Read([FIRST, begun, said("three"), STOP, DONE])
+    assert (read.taken, read.rests[2]) == ([], said("three"))
+    usual = Read([FIRST + begun + said("three") + STOP + DONE], short=False)
     assert (read.out, read.failure) == (usual.out, usual.failure)
+    for reads in ([FIRST + begun, said("three")], [FIRST, begun + said("three")], [FIRST + begun + said("three")]):
+        other = Read([*reads, STOP, DONE])
+        assert (other.taken, other.out, other.failure) == ([], usual.out, usual.failure)
 
 
 def test_an_event_of_several_lines_is_no_form_of_one_with_a_line_break() -> None:
     several = dumped({"content": "a"}).replace(b',"choices"', b',\n"choices"')
     as_lines = event(several.replace(b"\n", b"\ndata: "))
-    read = Read([FIRST, SECOND, as_lines, event(several), STOP, DONE])
+    read = Read([FIRST, as_lines, event(several), STOP, DONE])
     assert read.taken == []
-    usual = Read([FIRST + SECOND + as_lines + event(several) + STOP + DONE], short=False)
+    usual = Read([FIRST + as_lines + event(several) + STOP + DONE], short=False)
     assert (read.out, read.failure) == (usual.out, usual.failure)
     assert read.failure is not None
 
 
 def test_what_passes_through_is_handed_over_with_the_text_and_is_the_same_object() -> None:
     read = Read([*[said(text, system_fingerprint="f", x={"a": 1}) for text in "abcde"], STOP, DONE])
-    assert read.taken == ["c", "d", "e"]
+    assert read.taken == ["b", "c", "d", "e"]
     assert read.extras[0] == {"system_fingerprint": "f", "x": {"a": 1}}
     assert read.extras[0] is read.extras[1] is read.extras[2]
-    assert Read([FIRST, SECOND, said("c")]).extras == [None]
+    assert Read([FIRST, said("c")]).extras == [None]
 
 
 LIKE_TEXT: dict[str, bytes] = {
@@ -261,11 +300,13 @@ LIKE_TEXT: dict[str, bytes] = {
 
 @pytest.mark.parametrize("data", LIKE_TEXT.values(), ids=LIKE_TEXT.keys())
 def test_what_is_anything_else_is_left_to_be_read_in_full(data: bytes) -> None:
-    read = Read([FIRST, SECOND, data, STOP, DONE])
+    read = Read([FIRST, data, STOP, DONE])
     assert read.taken == []
-    assert read.rests[2] == data
-    whole = Read([FIRST + SECOND + data + STOP + DONE], short=False)
+    assert read.rests[1] == data
+    whole = Read([FIRST + data + STOP + DONE], short=False)
     assert (read.out, read.failure) == (whole.out, whole.failure)
+    at_once = Read([FIRST + data + STOP + DONE])
+    assert (at_once.taken, at_once.out, at_once.failure) == ([], whole.out, whole.failure)
 
 
 NO_FORM: dict[str, bytes] = {
@@ -289,12 +330,14 @@ def test_an_event_whose_text_is_not_the_first_string_of_that_name_is_no_form(dat
     whole = Read([b"".join(read.rests)], short=False)
     assert (read.out, read.failure) == (whole.out, whole.failure)
     assert whole.failure is None
+    at_once = Read([b"".join(read.rests)])
+    assert (at_once.taken, at_once.out, at_once.failure) == ([], whole.out, None)
 
 
 def test_a_name_within_a_string_is_not_taken_for_the_texts() -> None:
     odd = {"system_fingerprint": '"content":"x"', "service_tier": 'y "content": "'}
     read = Read([*[said(text, **odd) for text in "abc"], STOP, DONE])
-    assert (read.taken, read.extras) == (["c"], [odd])
+    assert (read.taken, read.extras) == (["b", "c"], [odd, odd])
 
 
 def test_no_event_can_be_written_so_that_another_string_passes_for_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,13 +351,13 @@ def test_no_event_can_be_written_so_that_another_string_passes_for_its_text(monk
     monkeypatch.setattr(short_text, "orjson", json_of)
     first, second = (around(b'"%b","content":"known"' % text) for text in (b"a", b"b"))
     for _ in range(2):
-        read = Read([FIRST, SECOND, first, second, STOP, DONE])
-        assert read.out == Read([FIRST + SECOND + first + second + STOP + DONE], short=False).out
+        read = Read([FIRST, first, second, STOP, DONE])
+        assert read.out == Read([FIRST + first + second + STOP + DONE], short=False).out
     assert len({*tried}) == len(tried) > 1  # what is tried for the text is another every time
 
 
 def test_several_choices_have_no_short_way() -> None:
-    read = Read([FIRST, SECOND, said("three"), said("four")], count=2)
+    read = Read([FIRST, said("three"), said("four")], count=2)
     assert read.taken == []
 
 
@@ -337,16 +380,18 @@ OTHERS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS.keys())
 def test_a_form_is_dropped_after_an_event_that_does_more_than_go_on(data: bytes) -> None:
-    read = Read([FIRST, SECOND, said("three"), data, said("four")])
+    read = Read([FIRST, said("three"), data, said("four")])
     assert read.taken == ["three"]
     assert read.rests[-1] == said("four")
-    whole = Read([FIRST + SECOND + said("three") + data + said("four")], short=False)
+    whole = Read([FIRST + said("three") + data + said("four")], short=False)
     assert (read.out, read.failure) == (whole.out, whole.failure)
+    at_once = Read([FIRST + said("three") + data + said("four")])
+    assert (at_once.taken, at_once.out, at_once.failure) == (["three"], whole.out, whole.failure)
 
 
 @pytest.mark.parametrize("data", [b": hi\n", b": hi\n\n", b"\n", b"id: 7\n\n", b"event: x\n\n", b"retry: 7\n\n"])
 def test_but_not_after_what_is_no_event(data: bytes) -> None:
-    assert Read([FIRST, SECOND, said("three"), data, said("four")]).taken == ["three", "four"]
+    assert Read([FIRST, said("three"), data, said("four")]).taken == ["three", "four"]
 
 
 def alternating(served: int) -> Iterator[bytes]:
@@ -360,27 +405,118 @@ def alternating(served: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(("served", "gives_up"), [(0, True), (1, True), (3, True), (4, False), (5, False)])
 def test_learning_is_given_up_where_forms_do_not_serve(served: int, *, gives_up: bool) -> None:
-    read = Read([*itertools.islice(alternating(served), 200), STOP, DONE])
+    events = [*itertools.islice(alternating(served), 200), STOP, DONE]
+    read = Read(events)
     assert read.failure is None
     assert all(read.rests[100:]) is gives_up
     if gives_up:
-        assert len(read.taken) == max(0, 4 * served - 1)  # (the first event is there before the shortcut)
+        assert len(read.taken) == 4 * served
+    at_once = Read([b"".join(events)])
+    assert (at_once.taken, at_once.out, at_once.failure) == (read.taken, read.out, None)
 
 
 def test_several_texts_in_one_read_serve_as_well_as_several_reads() -> None:
     forms = [(said("a", created=n), said("a", created=n) * 4) for n in range(20)]
-    read = Read([said("a"), *itertools.chain(*forms), STOP, DONE])
+    read = Read([*itertools.chain(*forms), STOP, DONE])
     assert len(read.taken) == 20 * 4
 
 
-def test_several_texts_in_one_read_that_is_read_in_full_are_no_forms_in_vain() -> None:
-    read = Read([FIRST, said("a") * 10, *[said("b")] * 10, STOP, DONE])
+@pytest.mark.parametrize("less", [{"opens": 10}, {"accepts": [False] * 9 + [True] * 10}], ids=["late", "refused"])
+def test_several_texts_in_one_read_that_is_read_in_full_are_no_forms_in_vain(less: dict[str, Any]) -> None:
+    read = Read([said("a") * 10, *[said("b")] * 10, STOP, DONE], **less)
+    assert read.full[:10] == [said("a")] * 10
     assert read.taken == ["b"] * 10
 
 
 def test_a_shortcut_that_refuses_is_asked_again() -> None:
     read = Read([said("a")] * 50, accepts=[False])
-    assert read._calls == 48  # the first two are there before a form
+    assert read._calls == 2 * 49  # of all but the first, where they come and once more where they are to be read
+
+
+# What is read in full
+
+
+def test_of_a_read_of_many_texts_the_first_opens_the_short_way_for_the_rest() -> None:
+    texts = ["two", " ", 'a "quoted" \\ one', "\n\n", "\r\n\r\n", "ü€\U0001f600", '"}]}', "data: x"]
+    role = event(dumped({"role": "assistant", "content": ""}))
+    data = role + FIRST + b"".join(map(said, texts)) + STOP + DONE
+    read = Read([data])
+    assert (read.taken, read.failure) == (texts, None)
+    assert read.full == [role, FIRST, STOP, DONE]
+    assert read.out == Read([data], short=False).out
+    assert read.touches == 1  # they came together
+
+
+def test_what_is_refused_in_the_middle_of_a_read_is_read_in_full_and_the_rest_may_be_taken() -> None:
+    data = b"".join(map(said, "abcdefghi")) + STOP + DONE
+    read = Read([data], accepts=[True, True, False, True])
+    assert read.taken == [*"bcefgi"]
+    assert read.full == [said("a"), said("d"), said("h"), STOP, DONE]
+    assert (read.out, read.failure) == (Read([data], short=False).out, None)
+    assert read.touches == 3  # of what was taken between two that were not
+
+
+def test_where_all_is_refused_all_is_read_in_full_event_by_event() -> None:
+    events = [*map(said, "abcdef"), STOP, DONE]
+    read = Read([b"".join(events)], accepts=[False])
+    assert (read.taken, read.full, read.touches) == ([], events, 0)
+    assert (read.out, read.failure) == (Read(events, short=False).out, None)
+
+
+def test_where_there_is_no_short_way_all_is_read_in_full() -> None:
+    events = [*map(said, "abcdef"), STOP, DONE]
+    read = Read([b"".join(events)], short=False)
+    assert (read.taken, read.full, read.failure) == ([], events, None)
+
+
+def test_nothing_is_taken_behind_the_end_of_the_stream() -> None:
+    read = Read([FIRST + said("two") + STOP + DONE + said("three") + said("four"), said("five")])
+    assert (read.taken, read.failure) == (["two"], None)
+    assert read.full == [FIRST, STOP, DONE]
+    assert len(read.rests) == 1
+
+
+def test_a_read_that_goes_on_otherwise_is_taken_by_the_form_of_each() -> None:
+    before, after = "abc", "def"
+    data = b"".join([*map(said, before), *(said(text, x=1) for text in after), STOP, DONE])
+    read = Read([data])
+    assert read.taken == [*"bcef"]
+    assert read.extras == [None, None, {"x": 1}, {"x": 1}]
+    assert (read.out, read.failure) == (Read([data], short=False).out, None)
+
+
+def test_wherever_it_is_cut_only_the_events_at_the_cut_are_read_in_full() -> None:
+    texts = ["one", "two", "\n\n ü", '"', "five"]
+    events = [*map(said, texts), STOP, DONE]
+    data = b"".join(events)
+    usual = Read([data], short=False)
+    ends = [*itertools.accumulate(map(len, events))]
+    for cut in range(1, len(data)):
+        halved = {number for number, end in enumerate(ends) if end - len(events[number]) < cut < end}
+        if cut + 1 in ends:  # within the blank line, of which the rest is the beginning of the next piece
+            halved.add(ends.index(cut + 1) + 1)
+        read = Read([data[:cut], data[cut:]])
+        assert read.taken == [text for number, text in enumerate(texts) if number not in {0, *halved}]
+        assert (read.out, read.failure) == (usual.out, None)
+
+
+def test_with_other_line_ends_nothing_is_taken_and_nothing_is_cut_out_of_the_middle() -> None:
+    for line_end in (b"\r\n", b"\r"):
+        data = (b"".join(map(said, ["a", "b", "\n\n", "c"])) + STOP + DONE).replace(b"\n", line_end)
+        usual = Read([data.replace(line_end, b"\n")], short=False)
+        assert usual.failure is None
+        whole = Read([data])
+        assert (whole.taken, whole.full, whole.out, whole.failure) == ([], [data], usual.out, None)
+        for cut in range(1, len(data)):
+            read = Read([data[:cut], data[cut:]])
+            assert (read.taken, read.out, read.failure) == ([], usual.out, None)
+
+
+def test_behind_other_line_ends_the_rest_of_a_read_may_be_taken() -> None:
+    other = said("two").replace(b"\n", b"\r\n")
+    read = Read([FIRST + other + said("three") + said("four") + STOP + DONE])
+    assert read.full == [FIRST, other + said("three"), STOP, DONE]
+    assert (read.taken, read.failure) == (["four"], None)
 
 
 # Bounds
@@ -388,17 +524,32 @@ def test_a_shortcut_that_refuses_is_asked_again() -> None:
 
 def test_the_bound_of_bytes_is_kept_and_what_would_break_it_is_left() -> None:
     three = said("three")
-    exact = Read([FIRST, SECOND, *[three] * 5], limit_bytes=3 * len(three))
-    assert exact.taken == ["three"] * 3
-    assert exact.way.size_bytes == 3 * len(three)
-    assert exact.rests[2:] == [b"", b"", b"", three, three]
-    less = Read([FIRST, SECOND, three * 2, three * 2], limit_bytes=4 * len(three) - 1)
-    assert less.way.size_bytes == 2 * len(three)
+    limit_bytes = len(FIRST) + 3 * len(three)
+    too_long = f"a stream of more than {limit_bytes} bytes"
+    exact = Read([FIRST, *[three] * 5], limit_bytes=limit_bytes)
+    assert (exact.taken, exact.failure) == (["three"] * 3, too_long)
+    assert exact.rests[1:] == [b"", b"", b"", three]
+    less = Read([FIRST, three, three * 2 + b":"], limit_bytes=limit_bytes)
+    assert (less.taken, less.failure) == (["three"], too_long)
+
+
+def test_each_byte_is_counted_once_whichever_way_it_takes() -> None:
+    data = FIRST + said("three") * 3 + STOP + DONE
+    for cut in range(1, len(data)):
+        reads = [data[:cut], data[cut:]]
+        usual = Read(reads, short=False, limit_bytes=len(data) - 1)
+        assert usual.failure == f"a stream of more than {len(data) - 1} bytes"
+        for accepts in ([True], [False], [False, True]):
+            assert Read(reads, limit_bytes=len(data), accepts=accepts).failure is None
+            read = Read(reads, limit_bytes=len(data) - 1, accepts=accepts)
+            assert (read.out, read.failure) == (usual.out, usual.failure)
 
 
 def test_each_read_that_is_taken_of_is_a_sign_of_life_and_no_other() -> None:
-    read = Read([FIRST, SECOND, said("c"), said("d") * 3, said("e") + STOP, said("f"), DONE])
+    read = Read([FIRST, said("c"), said("d") * 3, said("e") + STOP, said("f"), DONE])
     assert read.touches == 3
+    assert Read([FIRST + said("c") * 3, STOP, DONE]).touches == 1
+    assert Read([FIRST + STOP, DONE]).touches == 0
 
 
 # Anything at all
@@ -442,6 +593,8 @@ def streams(draw: st.DrawFn) -> list[bytes]:
     plain = st.builds(lambda text: said(text, **style), _texts)
     pieces = draw(st.lists(st.integers(0, 9).flatmap(lambda one: _odd if one == 0 else plain), max_size=14))
     ending = draw(st.sampled_from([b"", STOP, STOP + DONE, event(dumped(usage=_usage)) + DONE]))
+    line_end = draw(st.sampled_from([b"\n", b"\n", b"\n", b"\n", b"\r\n"]))
+    pieces, ending = [piece.replace(b"\n", line_end) for piece in pieces], ending.replace(b"\n", line_end)
     data = b"".join([*pieces, ending])
     ends = [sum(map(len, pieces[:at])) for at in range(1, len(pieces) + 1)]
     kept = [end for end in ends if draw(st.booleans()) or draw(st.booleans())]
@@ -451,15 +604,15 @@ def streams(draw: st.DrawFn) -> list[bytes]:
 
 @given(
     reads=streams(), accepts=st.lists(st.booleans(), min_size=1, max_size=5), n=st.sampled_from([1, 1, 1, 2]),
-    limit_bytes=st.sampled_from([LIMIT_BYTES, LIMIT_BYTES, 400]),
+    limit_bytes=st.sampled_from([LIMIT_BYTES, LIMIT_BYTES, 400]), opens=st.integers(0, 3),
 )  # fmt: skip
 def test_with_the_short_way_the_same_comes_out(
-    reads: list[bytes], accepts: list[bool], n: int, limit_bytes: int
+    reads: list[bytes], accepts: list[bool], n: int, limit_bytes: int, opens: int
 ) -> None:
-    read = Read(reads, accepts=[True, *accepts], limit_bytes=limit_bytes, count=n)
-    usual = Read(reads, short=False, count=n)
+    read = Read(reads, accepts=[True, *accepts], limit_bytes=limit_bytes, count=n, opens=opens)
+    usual = Read(reads, short=False, limit_bytes=limit_bytes, count=n)
     assert (read.out, read.failure) == (usual.out, usual.failure)
-    assert read.way.size_bytes == sum(map(len, reads[: len(read.rests)])) - sum(map(len, read.rests))
+    assert read.way.size_bytes == usual.way.size_bytes == sum(map(len, reads[: len(read.rests)]))
 
 
 @given(_texts, _texts, _styles)

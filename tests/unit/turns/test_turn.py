@@ -197,6 +197,45 @@ async def test_what_took_the_short_way_is_void_with_its_attempt(keeping: Keeping
     assert text_of(row.response) == text_of(last(row.events)) == "Hello"
 
 
+FULL = ApiError("storage_failed", detail="full")
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    "rest", [(), (Short("c"), Short("d")), (delta("c"), finish(), usage())], ids=["nothing", "short", "usual"]
+)
+async def test_what_cannot_be_kept_on_the_short_way_ends_the_turn_at_once(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, rest: Sequence[Step], *, background: bool
+) -> None:
+    gate = asyncio.Event()
+    asked = plan(background=background, told=True)
+    running = Running(keeping, asked, (delta("a"), gate, Short("b"), *rest, asyncio.Event()))
+    running.go.set()
+    await running.provider.paused.wait()
+    assert running.turn.live is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(running.turn.live, "say", _raising(FULL))
+        gate.set()
+        await running.provider.closed.wait()  # though it has more to say, some day
+    await running.task
+    assert running.turn.failure is FULL
+    response = running.turn.response
+    assert response["status"] == "failed"
+    assert text_of(response) == "ab"
+    row = await stored(keeping, running.turn)
+    assert last(row.events) == row.response == response
+    assert background or row.events == running.sink.stream
+    numbers = [event["sequence_number"] for event in read(row.events)]
+    assert numbers == list(range(len(numbers)))
+
+
+def _raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
 async def test_after_the_end_there_is_no_short_way(keeping: Keeping) -> None:
     running = Running(keeping, plan(), LONG)
     await running.task

@@ -438,6 +438,23 @@ async def waiting(*takes: int) -> Tapped:
     return tapped
 
 
+async def test_what_a_tap_raises_is_the_consumers(caplog: pytest.LogCaptureFixture) -> None:
+    tapped, bug = await waiting(), KeyError("a bug")
+
+    def broken(data: bytes) -> int:
+        raise bug
+
+    tapped.exchange.tap = broken
+    await tapped.comes(b"one")
+    assert tapped.task is not None
+    with pytest.raises(KeyError) as caught:
+        await tapped.task
+    assert caught.value is bug
+    assert tapped.got == []  # nobody knows how much of it was dealt with
+    assert tapped.socket.closing
+    assert caplog.records == []
+
+
 async def test_what_is_tapped_in_full_wakes_nobody() -> None:
     tapped = await waiting()
     await tapped.comes(b"one", b"two")
