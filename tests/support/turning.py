@@ -31,9 +31,10 @@ class Sink:
     def ready(self) -> bool:
         return len(self.events) != self._at
 
-    def put(self, event: bytes) -> None:
-        assert self.ready
-        self.events.append(event)
+    def put(self, event: bytes) -> bool:
+        if self.ready:
+            self.events.append(event)
+        return self.ready or self.events[-1] is event
 
     async def write(self, event: bytes) -> None:
         if len(self.events) == self._at:

@@ -165,10 +165,9 @@ class _Relay:
                 await write(event)
 
     def _take(self, index: int, text: str, extra: dict[str, Any] | None) -> bool:
-        event = self._machine.text(index, text, extra) if self._writer.ready else None
-        if event is None:
+        event = self._machine.text(index, text, extra)
+        if event is None or not self._writer.put(event):
             return False
-        self._writer.put(event)
         now_s = time.perf_counter()
         self._gaps.add(now_s - self._last_s)
         self._last_s = now_s

@@ -113,10 +113,12 @@ class MeteredSink:
         """Whether the client reads what is written."""
         return self.writer.ready
 
-    def put(self, event: bytes) -> None:
-        """Send one event without waiting."""
-        self._meter.look(event)
-        self.writer.put(event)
+    def put(self, event: bytes) -> bool:
+        """Send one event where that need not wait."""
+        is_sent = self.writer.put(event)
+        if is_sent:
+            self._meter.look(event)
+        return is_sent
 
     async def write(self, event: bytes) -> None:
         """Send one event."""

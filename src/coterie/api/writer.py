@@ -51,11 +51,9 @@ class StreamWriter:
         """Whether :meth:`put` would do what :meth:`write` does."""
         return self.begun and isinstance(self._client, ClientLine) and self._client.ready
 
-    def put(self, event: bytes) -> None:
-        """Send one event without waiting, to a client that is ready for it."""
-        assert self._client is not None
-        is_written = self._client.write(event)
-        assert is_written, "the client was not ready"
+    def put(self, event: bytes) -> bool:
+        """Send one event where that need not wait; else it is not sent."""
+        return self.begun and self._client is not None and self._client.write(event)
 
     async def finish(self, events: list[bytes]) -> None:
         """Send the last events, and end the answer."""

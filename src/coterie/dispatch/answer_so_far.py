@@ -83,7 +83,8 @@ class AnswerSoFar:
         self._present = 0
         self._handed_over = 0
         """Tokens that the present attempt was given as part of its prompt."""
-        self._seam = ""
+        self.seam = ""
+        """White space with which the next text may begin, and that the client has already."""
         self.parts = 1
         """Attempts that contributed."""
         self.started = False
@@ -106,7 +107,7 @@ class AnswerSoFar:
         self.parts += 1
         text = self._text.getvalue()
         kept = text if self._generation.prompts else text.rstrip()
-        self._seam = text[len(kept) :]
+        self.seam = text[len(kept) :]
         self._handed_over = self._before if kept else 0
         known = self._generation.known
         return dataclasses.replace(
@@ -129,11 +130,6 @@ class AnswerSoFar:
             return {**chunk, "usage": self._whole_usage(usage)}
         return chunk
 
-    @property
-    def at_seam(self) -> bool:
-        """Whether the next text begins with what the client has already."""
-        return bool(self._seam)
-
     def add(self, text: str) -> None:
         """Note a piece of text with which the answer goes on, away from a seam. It goes out as it is."""
         if self._followed:
@@ -143,7 +139,7 @@ class AnswerSoFar:
         delta = choice["delta"]
         text = delta.get("content")
         if text:
-            if self._seam:
+            if self.seam:
                 text = self._past_the_seam(text)
                 chunk = {**chunk, "choices": [{**choice, "delta": {**delta, "content": text}}]}
             if text:
@@ -174,9 +170,9 @@ class AnswerSoFar:
     def _past_the_seam(self, text: str) -> str:
         """``text`` without the white space that the client has already."""
         same = 0
-        while same < min(len(text), len(self._seam)) and text[same] == self._seam[same]:
+        while same < min(len(text), len(self.seam)) and text[same] == self.seam[same]:
             same += 1
-        self._seam = self._seam[same:] if same == len(text) else ""
+        self.seam = self.seam[same:] if same == len(text) else ""
         return text[same:]
 
     def _is_exhausted(self) -> bool:

@@ -201,7 +201,7 @@ async def answer(desk: Desk, budget: Budget, generation: Generation, timing: Tim
 
 def _pass(said: AnswerSoFar, shortcut: Shortcut, index: int, text: str, extra: dict[str, Any] | None) -> bool:
     """The short way of text through here."""
-    if said.at_seam or shortcut.take is None or not shortcut.take(index, text, extra):
+    if said.seam or shortcut.take is None or not shortcut.take(index, text, extra):
         return False
     said.add(text)
     return True

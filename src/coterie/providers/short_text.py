@@ -87,12 +87,15 @@ class ShortText:
     A stream of more than ``limit_bytes`` is too long, whichever way they take.
     """
 
-    __slots__ = ("_form", "_limit_bytes", "_missed", "_parser", "_served", "_shortcut", "_touch", "_vain", "size_bytes")
+    __slots__ = ("_at_rest", "_form", "_limit_bytes", "_missed", "_parser", "_served", "_shortcut", "_touch", "_vain",
+                 "size_bytes")  # fmt: skip
 
     def __init__(self, parser: SseParser, shortcut: Shortcut, limit_bytes: int, touch: Callable[[], None]) -> None:
         self.size_bytes = 0
         """What came so far."""
         self._parser = parser
+        self._at_rest = False
+        """Whether the parser was, when it was last fed."""
         self._shortcut = shortcut
         self._limit_bytes = limit_bytes
         self._touch = touch
@@ -129,6 +132,7 @@ class ShortText:
 
     def learn(self, events: Sequence[SseEvent], chunk: Chunk | None, *, goes_on: bool) -> None:
         """``events`` were read in full; the last is ``chunk``. ``goes_on`` is that of the stream that read it."""
+        self._at_rest = self._parser.at_rest
         if not events:
             return
         if self._form is not None:
@@ -149,9 +153,9 @@ class ShortText:
     def _take_from(self, data: bytes, begin: int) -> int:
         """Take one event after the other from ``begin`` on. Returns where the first begins that is not taken."""
         form, take, at = self._form, self._shortcut.take, begin
-        if form is None or take is None or not self._parser.at_rest:
+        if form is None or take is None or not self._at_rest:
             return begin
-        while (end := data.find(EVENT_END, at) + len(EVENT_END)) > 1:
+        while at < len(data) and (end := data.find(EVENT_END, at) + len(EVENT_END)) > 1:
             text = form.text(data[at:end])
             if text is None:
                 self._missed = True

@@ -47,11 +47,11 @@ class Sink(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Whether :meth:`put` would do what :meth:`write` does."""
+        """Whether :meth:`put` would take an event."""
         ...
 
-    def put(self, event: bytes) -> None:
-        """Take one event without waiting."""
+    def put(self, event: bytes) -> bool:
+        """Take one event where that need not wait; else nothing is done."""
         ...
 
     async def write(self, event: bytes) -> None:
@@ -241,7 +241,8 @@ class Turn:
             if self.plan.parsed.store:
                 self.kept.append(event)
         elif self._is_kept(event) and sink is not None:
-            sink.put(event)
+            is_told = sink.put(event)
+            assert is_told, "it was ready"
         return True
 
     def _is_kept(self, event: bytes) -> bool:

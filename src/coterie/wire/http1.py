@@ -209,7 +209,7 @@ class Exchange(AsyncIterator[bytes]):
         self.until_close = False
         """Whether the answer has no end but that of its connection."""
         self.tap: Callable[[bytes], int] | None = None
-        """Is shown what came of the body while the consumer waits for it and there is more to come. Returns how many of
+        """Is shown each piece of the body that comes while the consumer waits, and has nothing yet. Returns how many of
         the bytes it has dealt with; the consumer gets the rest, and is left alone where there is none. What it raises
         ends the exchange, and is the consumer's."""
         self._head: Head | None = None
@@ -315,8 +315,8 @@ class Exchange(AsyncIterator[bytes]):
             self._finish()
         elif self._bare_bytes > MAX_HEAD_BYTES:
             self.fail(ExchangeError(f"a head of more than {MAX_HEAD_BYTES} bytes", "head_too_large"))
-        elif self.tap is not None and self._is_tapped(self.tap):
-            return
+        elif self.tap is not None and not self._body:
+            return  # the consumer has nothing to do with it
         self._wake()
 
     def end(self, error: Exception | None) -> None:
@@ -369,6 +369,10 @@ class Exchange(AsyncIterator[bytes]):
             self._keep = False
             return
         self._bare_bytes = 0
+        if self.tap is not None and not self._body and self._waiter is not None and not self._waiter.done():
+            data = self._past_tap(self.tap, data)
+            if not data:
+                return
         self._body.append(data)
         self._unread_bytes += len(data)
         if self._unread_bytes > HIGH_WATER_BYTES and not self._paused and self._transport is not None:
@@ -393,22 +397,13 @@ class Exchange(AsyncIterator[bytes]):
         self._resume()
         return body[0] if len(body) == 1 else b"".join(body)
 
-    def _is_tapped(self, tap: Callable[[bytes], int]) -> bool:
-        """Show ``tap`` what came. Returns whether the consumer has nothing to do with it."""
-        if self._waiter is None or self._waiter.done() or not self._body:
-            return False
-        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body, self._unread_bytes = [], 0
+    def _past_tap(self, tap: Callable[[bytes], int], data: bytes) -> bytes:
+        """What ``tap`` leaves of ``data``."""
         try:
-            rest = data[tap(data) :]
+            return data[tap(data) :]
         except Exception as error:  # noqa: BLE001 - to the event loop it would be the peer's connection that broke
-            self.fail(error)
-            return True
-        if rest:
-            self._body, self._unread_bytes = [rest], len(rest)
-        if not rest:
-            self._resume()
-        return not rest
+            self._failure = error
+            return b""
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -539,11 +539,12 @@ async def test_a_bug_on_the_short_way_is_told_as_one_and_nothing_is_said_twice(
     """What is raised in the callback of a socket must not pass for the peer's failure, which would be continued."""
     put, written = StreamWriter.put, list[bytes]()
 
-    def broken(writer: StreamWriter, event: bytes) -> None:
-        put(writer, event)
+    def broken(writer: StreamWriter, event: bytes) -> bool:
         written.append(event)
+        is_sent = put(writer, event)
         if len(written) == 2:
             raise RuntimeError(SECRET)
+        return is_sent
 
     monkeypatch.setattr(StreamWriter, "put", broken)
     pieces = upstream_texts(*TEXTS)

@@ -388,24 +388,24 @@ def test_text_past_the_chunks_counts_like_that_of_chunks(
     assert short._text.getvalue() == usual._text.getvalue()
     if short.continuable:
         one, other = short.continued(), usual.continued()
-        assert (one.body, one.partial, short.at_seam) == (other.body, other.partial, usual.at_seam)
+        assert (one.body, one.partial, short.seam) == (other.body, other.partial, usual.seam)
         assert short.feed(usage(9, 1)) == usual.feed(usage(9, 1))
 
 
 def test_the_seam_is_where_the_white_space_comes_again() -> None:
     answer = AnswerSoFar(CHAT)
     fed(answer, "Hel  ")
-    assert not answer.at_seam
+    assert not answer.seam
     answer.continued()
-    assert answer.at_seam
+    assert answer.seam
     answer.feed(role())
-    assert answer.at_seam
+    assert answer.seam
     assert fed(answer, " ") == ""
-    assert answer.at_seam
+    assert answer.seam
     assert fed(answer, " lo ") == "lo "
-    assert not answer.at_seam
+    assert not answer.seam
     answer.continued()
     assert fed(answer, "x") == "x"
-    assert not answer.at_seam
+    assert not answer.seam
     answer.continued()
-    assert not answer.at_seam  # no white space, no seam
+    assert not answer.seam  # no white space, no seam

@@ -123,11 +123,11 @@ async def test_what_is_told_is_in_the_journal_before(keeping: Keeping, folder: P
                 seen.append(event)
             await super().write(event)
 
-        def put(self, event: bytes) -> None:
+        def put(self, event: bytes) -> bool:
             for path in (folder / "responses").iterdir():
                 assert path.read_bytes() == self.stream + event
                 seen.append(event)
-            super().put(event)
+            return super().put(event)
 
     seen: list[bytes] = []
     _, sink = await finished(keeping, plan(), (delta("Hel"), Short("lo"), finish(), usage()), sink=Watcher())

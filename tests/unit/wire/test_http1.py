@@ -495,29 +495,31 @@ async def test_nobody_is_asked_while_the_consumer_does_something_else() -> None:
     assert tapped.shown == [b"two"]
 
 
-async def test_all_that_one_read_brought_is_shown_in_one_piece() -> None:
+async def test_each_piece_that_one_read_brought_is_shown() -> None:
     tapped = await waiting()
     tapped.connection.data_received(b"3\r\none\r\n3\r\ntwo\r\n5\r\nth")
-    assert tapped.shown == [b"onetwoth"]
+    assert tapped.shown == [b"one", b"two", b"th"]
     tapped.connection.data_received(b"r")
     tapped.connection.data_received(b"ee\r\n4")
     tapped.connection.data_received(b"\r\n")  # none of it is body
-    assert tapped.shown == [b"onetwoth", b"r", b"ee"]
+    assert tapped.shown == [b"one", b"two", b"th", b"r", b"ee"]
     await tapped.comes()
     assert tapped.got == []
 
 
-async def test_what_came_with_the_head_and_what_comes_with_the_end_is_the_consumers() -> None:
-    tapped = Tapped()
-    await tapped.consume()
-    tapped.connection.data_received(CHUNKED_HEAD[:-2])
-    tapped.connection.data_received(b"\r\n")
+async def test_behind_a_piece_that_is_left_the_rest_of_a_read_is_left() -> None:
+    tapped = await waiting(3, 1)
+    tapped.connection.data_received(b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n")
     await tapped.comes()
+    assert (tapped.shown, tapped.got) == ([b"one", b"two"], [b"wothree"])
+
+
+async def test_what_comes_with_the_end_may_be_taken_too() -> None:
+    tapped = await waiting()
     tapped.connection.data_received(b"3\r\none\r\n0\r\n\r\n")
-    await tapped.comes()
-    assert (tapped.shown, tapped.got) == ([], [b"one"])
     assert tapped.task is not None
     await tapped.task
+    assert (tapped.shown, tapped.got) == ([b"one"], [])
 
 
 async def test_nobody_is_asked_for_a_consumer_that_was_cancelled() -> None:
@@ -551,14 +553,15 @@ async def test_nobody_is_asked_after_the_end(end: str) -> None:
         await tapped.task
 
 
-async def test_what_breaks_the_answer_is_shown_to_nobody() -> None:
-    tapped = await waiting()
+@pytest.mark.parametrize("taken", [0, 1, 3])
+async def test_what_came_before_the_answer_breaks_is_not_lost(taken: int) -> None:
+    tapped = await waiting(taken)
     tapped.connection.data_received(b"3\r\none\r\nnot a size\r\n")
-    assert tapped.shown == []
+    assert tapped.shown == [b"one"]
     assert tapped.task is not None
     with pytest.raises(ExchangeError, match="not HTTP"):
         await tapped.task
-    assert tapped.got == [b"one"]
+    assert b"".join(tapped.got) == b"one"[taken:]
 
 
 @pytest.mark.parametrize("left", [0, 5])
@@ -566,7 +569,6 @@ async def test_a_socket_that_was_paused_is_read_on(left: int) -> None:
     size = HIGH_WATER_BYTES + 10
     tapped = await waiting(size - left)
     tapped.connection.data_received(b"%x\r\n%b" % (size + 99, b"x" * size))
-    assert tapped.socket.reading is not bool(left)  # with a rest it is the consumer that catches up
     assert tapped.exchange._unread_bytes == left
     await tapped.comes()
     assert tapped.socket.reading
